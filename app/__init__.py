@@ -1,0 +1,1 @@
+"""Chat Summarization and Insights API."""

@@ -1,0 +1,131 @@
+"""Every setting, from the environment and ``.env``, checked at start."""
+
+import base64
+import binascii
+import os
+import secrets
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import ConfigurationError
+
+ROOT = Path(__file__).parent.parent
+SECRET_BYTES = 32
+
+
+class Settings(BaseSettings):
+    """The service's configuration; ``.env.example`` says what each setting does."""
+
+    model_config = SettingsConfigDict(env_file=ROOT / ".env", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    data_dir: Path = ROOT / ".data"
+    database_url: SecretStr | None = None
+    master_key: SecretStr | None = None
+    previous_master_keys: SecretStr | None = None
+    secret_key: SecretStr | None = None
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8000
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    max_body_bytes: Annotated[int, Field(ge=1_024, le=2**30)] = 32 * 2**20
+
+    database_pool_size: Annotated[int, Field(ge=1, le=1_000)] = 10
+    database_timeout_s: Annotated[float, Field(gt=0, le=600)] = 8.0
+
+    xai_api_key: SecretStr | None = None
+    xai_api_base: str | None = None
+    xai_model: Annotated[str, Field(pattern="^xai/.+")] = "xai/grok-4.3"
+    gemini_api_key: SecretStr | None = None
+    gemini_api_base: str | None = None
+    gemini_model: Annotated[str, Field(pattern="^gemini/.+")] = "gemini/gemini-2.5-flash"
+    llm_timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    llm_max_input_chars: Annotated[int, Field(ge=1_000, le=4_000_000)] = 600_000
+
+    @field_validator("master_key", "previous_master_keys", "secret_key")
+    @classmethod
+    def _check_secrets(cls, value: SecretStr | None) -> SecretStr | None:
+        for part in (value.get_secret_value() if value else "").split(","):
+            if part.strip():
+                decode_secret(part)
+        return value
+
+
+def decode_secret(text: str) -> bytes:
+    """Returns the 32 bytes behind 64 hexadecimal digits or base64; raises ``ValueError`` otherwise."""
+    text = text.strip()
+    try:
+        raw = bytes.fromhex(text) if len(text) == 2 * SECRET_BYTES else base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        raw = b""
+    if len(raw) != SECRET_BYTES:
+        raise ValueError("must be 32 random bytes as 64 hexadecimal digits or base64, as `openssl rand -hex 32` prints")
+    return raw
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Reads the settings; raises ``ConfigurationError`` with a line for each wrong one, never with its value."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors(include_input=False)]
+        raise ConfigurationError("\n".join(["The configuration is wrong:", *lines, "See .env.example."])) from None
+
+
+def master_keys(settings: Settings) -> list[bytes]:
+    """Returns the master keys, the current one first.
+
+    Raises:
+        ConfigurationError: if there is none.
+    """
+    older = settings.previous_master_keys.get_secret_value().split(",") if settings.previous_master_keys else []
+    return [_secret(settings, "master_key"), *(decode_secret(part) for part in older if part.strip())]
+
+
+def secret_key(settings: Settings) -> bytes:
+    """Returns the key under which API keys are hashed and cursors signed.
+
+    Raises:
+        ConfigurationError: if there is none.
+    """
+    return _secret(settings, "secret_key")
+
+
+def _secret(settings: Settings, name: str) -> bytes:
+    given: SecretStr | None = getattr(settings, name)
+    file = settings.data_dir / name
+    if given:
+        return decode_secret(given.get_secret_value())
+    try:
+        return decode_secret(file.read_text())
+    except FileNotFoundError:
+        advice = f"Set {name.upper()} (`openssl rand -hex 32` makes one), or let ./scripts/run make {file}."
+        raise ConfigurationError(f"{name.upper()} is not set. {advice}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{file} cannot be used: {error}") from None
+
+
+def generate_secrets(settings: Settings) -> None:
+    """Makes the secrets that are neither set nor in the data folder yet, readable by their owner only."""
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    for name in ("master_key", "secret_key"):
+        if getattr(settings, name) is None:
+            write_secret(settings.data_dir / name, secrets.token_hex(SECRET_BYTES), replace=False)
+
+
+def write_secret(file: Path, text: str, *, replace: bool) -> None:
+    """Writes a file of mode 600 in one step; an existing one stays unless ``replace``."""
+    draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as stream:
+        stream.write(text + "\n")
+    if replace:
+        draft.replace(file)
+        return
+    try:
+        file.hardlink_to(draft)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
