@@ -1,0 +1,157 @@
+"""Summaries and insights as they are stored and returned."""
+
+from typing import Annotated
+
+from pydantic import Field, StrictBool
+
+from app.schemas.base import Id, Schema, Timestamp
+from app.schemas.enums import Outcome, QuestionStatus, Sentiment, UserType
+
+
+class AnalysisRequest(Schema):
+    """Which conversation to read; ``force`` reads it anew even if nothing changed."""
+
+    conversation_id: Annotated[Id, Field(examples=["order-1042"])]
+    force: StrictBool = False
+
+
+class Evidence(Schema):
+    """A passage of a message, word for word."""
+
+    message_id: str
+    quote: str
+
+
+class Item(Schema):
+    """A statement; ``verified`` when every quote was found again in its message."""
+
+    text: str
+    evidence: list[Evidence]
+    verified: bool
+
+
+class ActionItem(Item):
+    """Something that somebody is to do."""
+
+    owner: str | None
+    due: str | None
+
+
+class Question(Item):
+    """A question and, if it was answered, its answer."""
+
+    status: QuestionStatus
+    answer: str | None
+
+
+class Coverage(Schema):
+    """How much of the conversation was read."""
+
+    messages_read: int
+    messages_total: int
+    complete: bool
+
+
+class Fallback(Schema):
+    """A model that was asked and did not answer usefully."""
+
+    model: str
+    reason: str
+
+
+class Provenance(Schema):
+    """Who answered, from what, at what price."""
+
+    model: str
+    provider: str
+    fallbacks: list[Fallback]
+    prompt_version: str
+    input_sha256: str
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    latency_ms: int
+
+
+class Analysis(Schema):
+    """What summaries and insights have in common."""
+
+    conversation_id: str
+    coverage: Coverage
+    provenance: Provenance
+    stale: Annotated[bool, Field(description="Messages came or went after it.")]
+    created_at: Timestamp
+    updated_at: Timestamp
+
+
+class SummaryBody(Schema):
+    """What a summary says."""
+
+    summary: str
+    action_items: list[ActionItem]
+    decisions: list[Item]
+    questions: list[Question]
+    sentiment: Sentiment
+    outcome: Outcome
+    keywords: list[str]
+
+
+class Summary(SummaryBody, Analysis):
+    """The summary of a conversation."""
+
+
+class SenderSentiment(Schema):
+    """How one sender feels over the whole conversation."""
+
+    user_id: str
+    user_type: UserType
+    label: Sentiment
+    score: float
+
+
+class SentimentAt(Schema):
+    """The customer's feeling at one message."""
+
+    message_id: str
+    timestamp: Timestamp
+    score: float
+
+
+class SentimentInsight(Schema):
+    """The customer's feeling; scores run from -1 to 1, the confidence from 0 to 1."""
+
+    label: Sentiment
+    score: float
+    confidence: float
+    by_participant: list[SenderSentiment]
+    timeline: list[SentimentAt]
+
+
+class OutcomeInsight(Schema):
+    """Whether the customer left with what they came for, and where it shows."""
+
+    label: Outcome
+    confidence: float
+    reason: str
+    evidence: list[Evidence]
+    verified: bool
+
+
+class Keyword(Schema):
+    """A keyword and its weight from 0 to 1."""
+
+    text: str
+    score: float
+
+
+class InsightsBody(Schema):
+    """What insights say."""
+
+    sentiment: SentimentInsight
+    outcome: OutcomeInsight
+    keywords: list[Keyword]
+    resolution: str
+
+
+class Insights(InsightsBody, Analysis):
+    """The insights into a conversation."""

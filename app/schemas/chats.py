@@ -1,0 +1,147 @@
+"""Messages and conversations."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from app.schemas.base import Content, Id, Schema, Timestamp
+from app.schemas.enums import Outcome, Sentiment, UserType
+
+BATCH_SIZE = 10_000
+PAGE_SIZE = 100
+MESSAGE_PAGE_SIZE = 1_000
+DELETE_SIZE = 10_000
+
+
+class MessageIn(Schema):
+    """A message to store."""
+
+    conversation_id: Annotated[Id, Field(description="Made on first sight.", examples=["order-1042"])]
+    message_id: Annotated[
+        Id | None,
+        Field(description="Unique in its conversation; what makes sending again safe. Generated when left out."),
+    ] = None
+    user_id: Annotated[Id, Field(description="Who sent it.", examples=["ana"])]
+    user_type: Annotated[UserType, Field(examples=["customer"])]
+    message_content: Annotated[
+        Content, Field(description="Stored verbatim.", examples=["Hi, my parcel has not arrived yet."])
+    ]
+    timestamp: Annotated[Timestamp | None, Field(description="When it was sent; now when left out.")] = None
+
+
+class Message(Schema):
+    """A stored message."""
+
+    message_id: str
+    user_id: str
+    user_type: UserType
+    message_content: str
+    timestamp: Timestamp
+
+
+class Stored(Schema):
+    """What came of storing messages; ``message_ids`` are in the order they were sent."""
+
+    stored: int
+    duplicates: int
+    conversations: Annotated[int, Field(description="How many conversations the messages belong to.")]
+    message_ids: list[str]
+
+
+class Rejection(Schema):
+    """A line of a stream that was not stored, and why."""
+
+    line: int
+    code: str
+    detail: str
+
+
+class Imported(Schema):
+    """What came of a stream: stored, duplicates and rejected add up to the rows sent."""
+
+    stored: int
+    duplicates: int
+    rejected: int
+    errors: Annotated[list[Rejection], Field(description="The first 1,000 rejections.")]
+
+
+class Participant(Schema):
+    """A sender in a conversation."""
+
+    user_id: str
+    user_type: UserType
+    message_count: int
+
+
+class Conversation(Schema):
+    """What is known of a conversation without its messages."""
+
+    conversation_id: str
+    message_count: int
+    first_message_at: Timestamp
+    last_message_at: Timestamp
+    participants: Annotated[list[Participant], Field(description="The first 100 by number of messages.")]
+    sentiment: Annotated[Sentiment | None, Field(description="Of the latest summary or insights.")]
+    outcome: Annotated[Outcome | None, Field(description="Of the latest summary or insights.")]
+
+
+class ConversationPage(Conversation):
+    """A conversation with a page of its messages, oldest first."""
+
+    messages: list[Message]
+    has_more: bool
+    next_cursor: str | None
+
+
+class Match(Schema):
+    """A message that a search found, and the passage around the words."""
+
+    message_id: str
+    snippet: str
+
+
+class ConversationItem(Conversation):
+    """A conversation in a list; ``matches`` holds up to three messages, best first, when there was a search."""
+
+    matches: list[Match] | None = None
+
+
+class ConversationList(Schema):
+    """A page of conversations, newest first."""
+
+    data: list[ConversationItem]
+    has_more: bool
+    next_cursor: str | None
+
+
+class NumberedConversationList(Schema):
+    """A numbered page of a sender's conversations, newest first."""
+
+    data: list[ConversationItem]
+    has_more: bool
+    page: int
+    total: int
+    pages: int
+
+
+class DeletedRows(Schema):
+    """How many rows of each kind went."""
+
+    conversations: int
+    messages: int
+    participants: int
+    summaries: int
+    insights: int
+
+
+class DeletedConversation(Schema):
+    """The receipt for a deleted conversation."""
+
+    conversation_id: str
+    deleted: DeletedRows
+
+
+class DeletedConversations(Schema):
+    """The receipt for conversations deleted by a filter."""
+
+    deleted: DeletedRows

@@ -1,0 +1,43 @@
+"""The closed sets of words that the API uses."""
+
+from enum import StrEnum
+
+
+class UserType(StrEnum):
+    """Which side of the conversation a sender is on."""
+
+    CUSTOMER = "customer"
+    SUPPORT_AGENT = "support_agent"
+
+
+class Role(StrEnum):
+    """What a credential may do, weakest first."""
+
+    VIEWER = "viewer"
+    EDITOR = "editor"
+    ADMIN = "admin"
+
+
+class Sentiment(StrEnum):
+    """How the customer feels."""
+
+    POSITIVE = "positive"
+    NEUTRAL = "neutral"
+    NEGATIVE = "negative"
+    MIXED = "mixed"
+
+
+class Outcome(StrEnum):
+    """Whether the customer left with what they came for."""
+
+    YES = "yes"
+    NO = "no"
+    MAYBE = "maybe"
+    CURIOUS = "curious"
+
+
+class QuestionStatus(StrEnum):
+    """Whether a question got its answer in the conversation."""
+
+    ANSWERED = "answered"
+    UNANSWERED = "unanswered"
