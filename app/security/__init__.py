@@ -1,0 +1,1 @@
+"""Pure functions: keys, permissions, encryption, hashes."""

@@ -1,0 +1,118 @@
+"""Encryption at rest.
+
+A master key wraps one data key a workspace; the data key yields, by HKDF-Expand with SHA-256 (RFC 5869), a subkey for
+each conversation and a key for searching. Texts are AES-256-GCM (NIST SP 800-38D) with a random 96-bit nonce. What a
+text belongs to is its associated data, so a ciphertext moved to another place does not open.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from app.errors import ConfigurationError
+
+KEY_BYTES = 32
+NONCE_BYTES = 12
+DATA_KEY_ID = b"\x01"
+"""The first byte of every blob: which of the workspace's data keys it is under. There is one."""
+
+
+def derive(key: bytes, purpose: str, context: str = "") -> bytes:
+    """Returns the 32-byte subkey of ``key`` for a purpose and a context."""
+    return HKDFExpand(SHA256(), KEY_BYTES, f"{purpose}\0{context}".encode()).derive(key)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ConversationCipher:
+    """Seals and opens what belongs to one conversation."""
+
+    workspace_id: int
+    conversation_id: str
+    _aead: AESGCM
+
+    def seal(self, name: str, text: str) -> bytes:
+        """Returns ``text`` encrypted; ``name`` is what it is: a message id, or a part of a summary."""
+        nonce = os.urandom(NONCE_BYTES)
+        return DATA_KEY_ID + nonce + self._aead.encrypt(nonce, text.encode(), self._associated_data(name))
+
+    def open(self, name: str, blob: bytes) -> str:
+        """Returns the text of a blob.
+
+        Raises:
+            cryptography.exceptions.InvalidTag: if it was changed, moved, or is under another key.
+        """
+        nonce, ciphertext = blob[1 : 1 + NONCE_BYTES], blob[1 + NONCE_BYTES :]
+        return self._aead.decrypt(nonce, ciphertext, self._associated_data(name)).decode()
+
+    def _associated_data(self, name: str) -> bytes:
+        return f"{self.workspace_id}\0{self.conversation_id}\0{name}".encode()
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class WorkspaceKeys:
+    """What a workspace's data key yields."""
+
+    workspace_id: int
+    data_key: bytes
+
+    def conversation(self, conversation_id: str) -> ConversationCipher:
+        """Returns the cipher of a conversation."""
+        subkey = derive(self.data_key, "conversation", conversation_id)
+        return ConversationCipher(self.workspace_id, conversation_id, AESGCM(subkey))
+
+    @property
+    def search_key(self) -> bytes:
+        """The key under which lexemes and keywords are hashed."""
+        return derive(self.data_key, "search")
+
+
+class MasterKeys:
+    """The master keys, the current one first; older ones still open what they wrapped."""
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self.current_id = key_id(keys[0])
+        self._keys = {key_id(key): AESGCM(key) for key in keys}
+
+    def wrap(self, keys: WorkspaceKeys) -> bytes:
+        """Returns the data key wrapped by the current master key."""
+        nonce = os.urandom(NONCE_BYTES)
+        return nonce + self._keys[self.current_id].encrypt(nonce, keys.data_key, _wrap_context(keys.workspace_id))
+
+    def unwrap(self, workspace_id: int, master_key_id: str, wrapped: bytes) -> WorkspaceKeys:
+        """Returns the keys of a workspace.
+
+        Raises:
+            ConfigurationError: if the master key that wrapped them is not among these.
+        """
+        aead = self._keys.get(master_key_id)
+        if aead is None:
+            raise ConfigurationError(
+                f"The data is under master key {master_key_id}, which neither MASTER_KEY nor PREVIOUS_MASTER_KEYS has."
+            )
+        try:
+            data_key = aead.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], _wrap_context(workspace_id))
+        except InvalidTag:
+            raise ConfigurationError(
+                f"The data key of workspace {workspace_id} does not open: it was changed."
+            ) from None
+        return WorkspaceKeys(workspace_id, data_key)
+
+
+def key_id(key: bytes) -> str:
+    """Returns a short public name of a key, from which it cannot be found."""
+    return hashlib.sha256(b"master key id\0" + key).hexdigest()[:16]
+
+
+def new_workspace_keys(workspace_id: int) -> WorkspaceKeys:
+    """Returns keys from a fresh random data key."""
+    return WorkspaceKeys(workspace_id, os.urandom(KEY_BYTES))
+
+
+def _wrap_context(workspace_id: int) -> bytes:
+    return f"workspace\0{workspace_id}".encode()

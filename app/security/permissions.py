@@ -1,0 +1,18 @@
+"""Who may do what.
+
+- A viewer reads.
+- An editor also stores, summarises and analyses.
+- An admin also deletes, manages keys and members, and reads the audit log.
+"""
+
+from app.errors import Forbidden
+from app.schemas.enums import Role
+from app.schemas.viewer import Viewer
+
+_RANK = {Role.VIEWER: 0, Role.EDITOR: 1, Role.ADMIN: 2}
+
+
+def require(viewer: Viewer, needed: Role) -> None:
+    """Raises ``Forbidden`` unless the viewer's role is at least ``needed``."""
+    if _RANK[viewer.role] < _RANK[needed]:
+        raise Forbidden(f"This needs the role {needed}; the credential has the role {viewer.role}.")
