@@ -1,0 +1,55 @@
+"""Summaries and insights, their texts sealed."""
+
+from sqlalchemy import ForeignKeyConstraint, Integer
+from sqlalchemy.orm import Mapped, declared_attr, mapped_column
+
+from app.models.base import Base, BigId, ClientId, CreatedAt, one_of
+from app.schemas.enums import Outcome, Sentiment
+
+
+class _Analysis:
+    workspace_id: Mapped[BigId] = mapped_column(primary_key=True)
+    conversation_id: Mapped[ClientId] = mapped_column(primary_key=True)
+    messages_read: Mapped[int] = mapped_column(Integer)
+    messages_total: Mapped[int] = mapped_column(Integer)
+    provenance: Mapped[bytes]
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[CreatedAt]
+
+    @declared_attr.directive
+    @classmethod
+    def __table_args__(cls) -> tuple[object, ...]:
+        """Returns what makes an analysis go with its conversation."""
+        return (
+            one_of("sentiment", Sentiment),
+            one_of("outcome", Outcome),
+            ForeignKeyConstraint(
+                ["workspace_id", "conversation_id"],
+                ["conversations.workspace_id", "conversations.conversation_id"],
+                ondelete="CASCADE",
+            ),
+        )
+
+
+class Summary(_Analysis, Base):
+    """The latest summary of a conversation."""
+
+    __tablename__ = "summaries"
+
+    summary: Mapped[bytes]
+    action_items: Mapped[bytes]
+    decisions: Mapped[bytes]
+    questions: Mapped[bytes]
+    sentiment: Mapped[str]
+    outcome: Mapped[str]
+    keywords: Mapped[bytes]
+
+
+class Insight(_Analysis, Base):
+    """The latest insights into a conversation; ``details`` holds all of them."""
+
+    __tablename__ = "insights"
+
+    sentiment: Mapped[str]
+    outcome: Mapped[str]
+    details: Mapped[bytes]

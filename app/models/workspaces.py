@@ -1,0 +1,19 @@
+"""Workspaces: whose data it is."""
+
+from sqlalchemy import UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import Base, BigId, CreatedAt
+
+
+class Workspace(Base):
+    """A company's or a person's own data, and the data key that its texts are under, wrapped."""
+
+    __tablename__ = "workspaces"
+    __table_args__ = (UniqueConstraint("name"),)
+
+    workspace_id: Mapped[BigId] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    master_key_id: Mapped[str]
+    wrapped_key: Mapped[bytes]
+    created_at: Mapped[CreatedAt]

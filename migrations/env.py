@@ -1,0 +1,49 @@
+"""Runs the migrations: one at a time, each in its own transaction, never waiting long for a lock."""
+
+from alembic import context
+from sqlalchemy import Connection, create_engine, pool, text
+
+from app.errors import ConfigurationError
+from app.factory import database_url
+from app.models import Base
+from app.settings import load_settings
+
+ONE_MIGRATION_AT_A_TIME = 0x6368_6174
+WAIT_FOR_OTHERS = "10min"
+LOCK_TIMEOUT = "4s"
+
+
+def migrate(connection: Connection) -> None:
+    """Runs what the command line asked for; a second migrator waits until the first is done."""
+    # Advisory locks obey lock_timeout too, so the patient wait comes first.
+    connection.execute(text(f"SET lock_timeout = '{WAIT_FOR_OTHERS}'"))
+    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": ONE_MIGRATION_AT_A_TIME})
+    connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
+    connection.commit()
+    context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def main() -> None:
+    """Migrates the database of ``-x``, of the settings, or the embedded one."""
+    given: Connection | None = context.config.attributes.get("connection")
+    if context.is_offline_mode():
+        context.configure(dialect_name="postgresql", target_metadata=Base.metadata, literal_binds=True)
+        with context.begin_transaction():
+            context.run_migrations()
+        return
+    if given is not None:
+        migrate(given)
+        return
+    try:
+        settings = load_settings()
+    except ConfigurationError as error:
+        raise SystemExit(str(error)) from None
+    with database_url(settings) as url:
+        engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=pool.NullPool)
+        with engine.connect() as connection:
+            migrate(connection)
+
+
+main()
