@@ -1,0 +1,121 @@
+"""The database: short transactions, and a repository for each noun inside them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+import sqlalchemy.exc
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from app.errors import Unavailable
+from app.repositories.analyses import AnalysisRepository
+from app.repositories.auth import AuthRepository
+from app.repositories.chats import ChatRepository
+from app.repositories.search import SearchRepository
+from app.repositories.workspaces import WorkspaceRepository
+
+POOL_TIMEOUT_S = 1.5
+CONNECT_TIMEOUT_S = 5.0
+
+# What says nothing about our SQL, only about the server's or the network's state: worth a retry.
+_TRANSIENT = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    sqlalchemy.exc.TimeoutError,
+    sqlalchemy.exc.InterfaceError,
+    sqlalchemy.exc.OperationalError,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A unit of work: the repositories on one connection."""
+
+    analyses: AnalysisRepository
+    auth: AuthRepository
+    chats: ChatRepository
+    search: SearchRepository
+    workspaces: WorkspaceRepository
+
+
+class Database:
+    """The connection pool.
+
+    Connections are in autocommit, so that a read of one statement needs no transaction; a write opens one.
+    """
+
+    def __init__(self, dsn: str, *, pool_size: int = 10, timeout_s: float = 8.0) -> None:
+        async def connect() -> asyncpg.Connection:
+            return await asyncpg.connect(
+                dsn,
+                timeout=CONNECT_TIMEOUT_S,
+                command_timeout=timeout_s,
+                server_settings={"application_name": "chat-insights", "jit": "off"},
+            )
+
+        self._engine: AsyncEngine = create_async_engine(
+            "postgresql+asyncpg://",
+            async_creator=connect,
+            isolation_level="AUTOCOMMIT",
+            pool_size=pool_size,
+            max_overflow=0,
+            pool_timeout=POOL_TIMEOUT_S,
+            hide_parameters=True,
+        )
+
+    def read(self) -> AbstractAsyncContextManager[Unit]:
+        """Yields a unit for statements that each see their own snapshot; raises ``Unavailable``."""
+        return self._unit(transaction=False)
+
+    def write(self) -> AbstractAsyncContextManager[Unit]:
+        """Yields a unit that is one transaction: committed at the end, undone by an exception."""
+        return self._unit(transaction=True)
+
+    async def close(self) -> None:
+        """Closes every connection."""
+        await self._engine.dispose()
+
+    @asynccontextmanager
+    async def _unit(self, *, transaction: bool) -> AsyncIterator[Unit]:
+        try:
+            async with self._engine.connect() as connection:
+                driver = await _live_driver(connection)
+                unit = Unit(
+                    AnalysisRepository(connection),
+                    AuthRepository(connection),
+                    ChatRepository(driver),
+                    SearchRepository(driver),
+                    WorkspaceRepository(connection),
+                )
+                try:
+                    if transaction:
+                        async with driver.transaction():
+                            yield unit
+                    else:
+                        yield unit
+                finally:
+                    if driver.is_closed():
+                        await connection.invalidate()
+        except asyncio.CancelledError:
+            raise
+        except _TRANSIENT as error:
+            raise Unavailable("The database is not available or took too long.") from error
+
+
+async def _live_driver(connection: AsyncConnection) -> asyncpg.Connection:
+    """Returns the driver's connection, past those that the server has closed."""
+    while True:
+        driver: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+        if not driver.is_closed():
+            return driver
+        await connection.invalidate()

@@ -1,0 +1,1 @@
+"""All SQL. Rows stop here: schemas go in and come out."""

@@ -1,0 +1,207 @@
+"""Conversations and their messages. Written for the driver: one statement an operation, rows as they come."""
+
+import base64
+from collections.abc import Sequence
+from datetime import datetime
+
+import asyncpg
+import orjson
+
+from app.schemas.chats import Conversation, DeletedRows, Participant
+from app.schemas.enums import Outcome, Sentiment, UserType
+from app.schemas.rows import ConversationRow, NewMessage, SealedMessage
+
+PARTICIPANTS_SHOWN = 100
+
+CONVERSATION_COLUMNS = f"""
+    c.conversation_id, c.message_count, c.first_message_at, c.last_message_at, c.sentiment, c.outcome,
+    (SELECT json_agg(p)::text FROM (
+        SELECT user_id, user_type, message_count FROM participants
+        WHERE workspace_id = c.workspace_id AND conversation_id = c.conversation_id
+        ORDER BY message_count DESC, user_id LIMIT {PARTICIPANTS_SHOWN}
+    ) AS p) AS participants
+"""  # noqa: S608 — only constants
+MESSAGE_COLUMNS = "m.message_id, m.user_id, m.user_type, m.timestamp, m.content, m.sequence"
+
+# Messages, conversations and participants are written in the order of their ids, so that no two statements wait for
+# each other in a circle. A known message costs an index look-up and no hashing.
+_INSERT = """
+    WITH input AS (
+        SELECT * FROM ROWS FROM (json_to_recordset($2::text::json) AS
+            (conversation_id text, message_id text, user_id text, user_type text, timestamp timestamptz, content text,
+             words text)) WITH ORDINALITY
+            AS r (conversation_id, message_id, user_id, user_type, timestamp, content, words, place)
+    ), stored AS (
+        INSERT INTO messages AS m (workspace_id, conversation_id, message_id, sequence, user_id, user_type, timestamp,
+            content, search_vector)
+        SELECT $1, i.conversation_id, i.message_id, ((SELECT nextval('message_batches')) << 14) + i.place, i.user_id,
+            i.user_type, i.timestamp, decode(i.content, 'base64'), keyed_tsvector($3, $4, i.words)
+        FROM input AS i
+        WHERE NOT EXISTS (
+            SELECT FROM messages AS known WHERE known.workspace_id = $1
+            AND known.conversation_id = i.conversation_id COLLATE "C" AND known.message_id = i.message_id COLLATE "C")
+        ORDER BY i.conversation_id COLLATE "C", i.message_id COLLATE "C"
+        ON CONFLICT DO NOTHING
+        RETURNING m.conversation_id, m.message_id, m.user_id, m.user_type, m.timestamp
+    ), touched AS (
+        INSERT INTO conversations AS c (workspace_id, conversation_id, message_count, first_message_at, last_message_at)
+        SELECT $1, conversation_id, count(*), min(timestamp), max(timestamp) FROM stored
+        GROUP BY conversation_id ORDER BY conversation_id
+        ON CONFLICT (workspace_id, conversation_id) DO UPDATE SET
+            message_count = c.message_count + excluded.message_count,
+            first_message_at = least(c.first_message_at, excluded.first_message_at),
+            last_message_at = greatest(c.last_message_at, excluded.last_message_at)
+        RETURNING c.conversation_id, c.last_message_at, xmax <> 0 AS existed
+    ), senders AS (
+        INSERT INTO participants AS p (workspace_id, conversation_id, user_id, user_type, message_count,
+            last_message_at)
+        SELECT $1, conversation_id, s.user_id, max(s.user_type), count(*), max(t.last_message_at)
+        FROM stored AS s JOIN touched AS t USING (conversation_id)
+        GROUP BY conversation_id, s.user_id ORDER BY conversation_id, s.user_id
+        ON CONFLICT (workspace_id, conversation_id, user_id) DO UPDATE SET
+            user_type = excluded.user_type, message_count = p.message_count + excluded.message_count,
+            last_message_at = excluded.last_message_at
+    )
+    SELECT conversation_id, message_id, existed FROM stored JOIN touched USING (conversation_id)
+"""
+
+# A statement of its own: by now the conversations are locked, and it sees the participants that others added.
+_ALIGN_PARTICIPANTS = """
+    UPDATE participants AS p SET last_message_at = c.last_message_at
+    FROM conversations AS c
+    WHERE c.workspace_id = $1 AND c.conversation_id = ANY ($2::text[])
+    AND p.workspace_id = $1 AND p.conversation_id = c.conversation_id AND p.last_message_at <> c.last_message_at
+"""
+
+_STORED = f"""
+    SELECT m.conversation_id, {MESSAGE_COLUMNS}
+    FROM json_to_recordset($2::text::json) AS i (conversation_id text, message_id text)
+    JOIN messages AS m ON m.workspace_id = $1
+    AND m.conversation_id = i.conversation_id COLLATE "C" AND m.message_id = i.message_id COLLATE "C"
+"""  # noqa: S608 — only constants
+
+_CONVERSATION = f"""
+    SELECT {CONVERSATION_COLUMNS}, c.created_at FROM conversations AS c
+    WHERE c.workspace_id = $1 AND c.conversation_id = $2
+"""  # noqa: S608 — only constants
+
+_MESSAGES = f"""
+    SELECT {MESSAGE_COLUMNS} FROM (
+        SELECT m.*, sum(octet_length(content)) OVER (ORDER BY timestamp, sequence) - octet_length(content) AS before
+        FROM (
+            SELECT * FROM messages WHERE workspace_id = $1 AND conversation_id = $2
+            AND (timestamp, sequence) > ($3, $4) ORDER BY timestamp, sequence LIMIT $5
+        ) AS m
+    ) AS m WHERE before < $6 ORDER BY m.timestamp, m.sequence
+"""  # noqa: S608 — only constants
+
+_HAS_AFTER = """
+    SELECT EXISTS (
+        SELECT FROM messages WHERE workspace_id = $1 AND conversation_id = $2 AND (timestamp, sequence) > ($3, $4)
+    )
+"""
+
+_BOTH_ENDS = f"""
+    SELECT {MESSAGE_COLUMNS} FROM (
+        SELECT m.*, sum(octet_length(content)) OVER (ORDER BY timestamp, sequence) AS before,
+            sum(octet_length(content)) OVER (ORDER BY timestamp DESC, sequence DESC) AS behind
+        FROM messages AS m WHERE workspace_id = $1 AND conversation_id = $2
+    ) AS m WHERE before <= $3 OR behind <= $4 ORDER BY m.timestamp, m.sequence
+"""  # noqa: S608 — only constants
+
+_DELETE = """
+    WITH doomed AS (
+        SELECT conversation_id FROM conversations WHERE workspace_id = $1 AND conversation_id = ANY ($2::text[])
+        ORDER BY conversation_id FOR UPDATE
+    ), gone AS (
+        DELETE FROM conversations AS c USING doomed
+        WHERE c.workspace_id = $1 AND c.conversation_id = doomed.conversation_id
+        RETURNING c.conversation_id, c.message_count
+    )
+    SELECT count(*) AS conversations, coalesce(sum(message_count), 0) AS messages,
+        (SELECT count(*) FROM participants AS p JOIN gone USING (conversation_id) WHERE p.workspace_id = $1)
+            AS participants,
+        (SELECT count(*) FROM summaries AS s JOIN gone USING (conversation_id) WHERE s.workspace_id = $1) AS summaries,
+        (SELECT count(*) FROM insights AS s JOIN gone USING (conversation_id) WHERE s.workspace_id = $1) AS insights
+    FROM gone
+"""
+
+
+class ChatRepository:
+    """The tables of conversations, participants and messages."""
+
+    def __init__(self, driver: asyncpg.Connection) -> None:
+        self._driver = driver
+
+    async def insert(
+        self, workspace_id: int, messages: Sequence[NewMessage], pads: tuple[bytes, bytes]
+    ) -> set[tuple[str, str]]:
+        """Stores messages whose ids are new and distinct; returns their (conversation, message) ids."""
+        rows = [
+            {**m._asdict(), "content": base64.b64encode(m.content).decode(), "words": m.text, "text": None}
+            for m in messages
+        ]
+        stored = await self._driver.fetch(_INSERT, workspace_id, orjson.dumps(rows).decode(), *pads)
+        grown = list({row["conversation_id"] for row in stored if row["existed"]})
+        if grown:
+            await self._driver.execute(_ALIGN_PARTICIPANTS, workspace_id, grown)
+        return {(row["conversation_id"], row["message_id"]) for row in stored}
+
+    async def stored(self, workspace_id: int, ids: Sequence[tuple[str, str]]) -> dict[tuple[str, str], SealedMessage]:
+        """Returns those of the (conversation, message) ids that exist."""
+        if not ids:
+            return {}
+        wanted = orjson.dumps([{"conversation_id": c, "message_id": m} for c, m in ids]).decode()
+        rows = await self._driver.fetch(_STORED, workspace_id, wanted)
+        return {(row[0], row[1]): sealed_message(row[1:]) for row in rows}
+
+    async def conversation(self, workspace_id: int, conversation_id: str) -> ConversationRow | None:
+        """Returns what is known of a conversation."""
+        row = await self._driver.fetchrow(_CONVERSATION, workspace_id, conversation_id)
+        return ConversationRow(conversation_of(row), row["created_at"]) if row else None
+
+    async def messages(
+        self, workspace_id: int, conversation_id: str, after: tuple[datetime, int], limit: int, max_bytes: int
+    ) -> list[SealedMessage]:
+        """Returns up to ``limit`` messages after a position, stopping once ``max_bytes`` of content are reached."""
+        rows = await self._driver.fetch(_MESSAGES, workspace_id, conversation_id, *after, limit, max_bytes)
+        return [sealed_message(row) for row in rows]
+
+    async def has_after(self, workspace_id: int, conversation_id: str, after: tuple[datetime, int]) -> bool:
+        """Says whether there are messages after a position."""
+        found: bool = await self._driver.fetchval(_HAS_AFTER, workspace_id, conversation_id, *after)
+        return found
+
+    async def both_ends(
+        self, workspace_id: int, conversation_id: str, head_bytes: int, tail_bytes: int
+    ) -> list[SealedMessage]:
+        """Returns a conversation's messages, leaving out the middle of one that is longer than both ends."""
+        rows = await self._driver.fetch(_BOTH_ENDS, workspace_id, conversation_id, head_bytes, tail_bytes)
+        return [sealed_message(row) for row in rows]
+
+    async def delete(self, workspace_id: int, conversation_ids: Sequence[str]) -> DeletedRows:
+        """Removes conversations and, through the foreign keys, everything that belongs to them."""
+        row = await self._driver.fetchrow(_DELETE, workspace_id, conversation_ids)
+        return DeletedRows(**{name: int(count) for name, count in row.items()})
+
+
+def sealed_message(row: Sequence[object]) -> SealedMessage:
+    """Returns a row of ``MESSAGE_COLUMNS`` as a message."""
+    message = SealedMessage(*row)  # type: ignore[arg-type]
+    return message._replace(user_type=UserType(message.user_type))
+
+
+def conversation_of(row: asyncpg.Record) -> Conversation:
+    """Returns a row of ``CONVERSATION_COLUMNS`` as a conversation."""
+    return Conversation.model_construct(
+        conversation_id=row["conversation_id"],
+        message_count=row["message_count"],
+        first_message_at=row["first_message_at"],
+        last_message_at=row["last_message_at"],
+        participants=[
+            Participant.model_construct(**{**p, "user_type": UserType(p["user_type"])})
+            for p in orjson.loads(row["participants"] or "[]")
+        ],
+        sentiment=Sentiment(row["sentiment"]) if row["sentiment"] else None,
+        outcome=Outcome(row["outcome"]) if row["outcome"] else None,
+    )
