@@ -1,0 +1,27 @@
+"""Finding a quote again in the message it is said to come from."""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+
+from app.schemas.analyses import Evidence
+from app.schemas.drafts import Quote
+
+_TYPOGRAPHY = str.maketrans("‘’‚‛“”„‟‐‑‒–—−", "''''\"\"\"\"------")  # noqa: RUF001 — the look-alikes are the point
+
+
+def normalize(text: str) -> str:
+    """Returns text as quotes are compared: NFKC, one kind of quotation mark, dash and space."""
+    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY)).strip()
+
+
+def check_quotes(quotes: Iterable[Quote], texts: Mapping[str, str]) -> tuple[list[Evidence], bool]:
+    """Returns the quotes that name a message of the conversation, and whether every quote stands where it says.
+
+    ``texts`` maps message ids to message texts. Without any quote nothing is verified.
+    """
+    quotes = list(quotes)
+    kept = [quote for quote in quotes if quote.message_id in texts]
+    found = all((wanted := normalize(quote.quote)) and wanted in normalize(texts[quote.message_id]) for quote in kept)
+    evidence = [Evidence(message_id=quote.message_id, quote=quote.quote) for quote in kept]
+    return evidence, bool(kept) and found and len(kept) == len(quotes)

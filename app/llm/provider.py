@@ -1,0 +1,58 @@
+"""litellm, loaded on first use, with the built-in engine registered in it as ``local/extractive``.
+
+Loading it takes seconds and about 180 MB, so nothing imports it before a model is asked.
+"""
+
+import asyncio
+import functools
+import os
+from typing import Any
+
+from app.llm.local.engine import analyze, summarize
+from app.schemas.drafts import TURNS
+
+LOCAL_MODEL = "local/extractive"
+
+
+def _answer(task: str, transcript: str) -> str:
+    turns = TURNS.validate_json(transcript)
+    draft = summarize(turns) if task == "summary" else analyze(turns)
+    return draft.model_dump_json()
+
+
+@functools.cache
+def _load() -> Any:
+    # Read by litellm at import: no price list from the network, no .env of its own.
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    os.environ["LITELLM_MODE"] = "PRODUCTION"
+    import litellm
+
+    class BuiltIn(litellm.CustomLLM):  # type: ignore[misc]  # litellm's types are not followed
+        async def acompletion(self, messages: list[dict[str, str]], optional_params: dict[str, Any], **_: Any) -> Any:
+            task = optional_params["response_format"]["json_schema"]["name"]
+            text = await asyncio.to_thread(_answer, task, messages[-1]["content"])
+            return litellm.ModelResponse(
+                model=LOCAL_MODEL,
+                choices=[{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+                usage={"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+            )
+
+    litellm.suppress_debug_info = True
+    litellm.telemetry = False
+    litellm.custom_provider_map = [{"provider": "local", "custom_handler": BuiltIn()}]
+    litellm.register_model(
+        {
+            LOCAL_MODEL: {
+                "litellm_provider": "local",
+                "mode": "chat",
+                "input_cost_per_token": 0,
+                "output_cost_per_token": 0,
+            }
+        }
+    )
+    return litellm
+
+
+async def litellm() -> Any:
+    """Returns litellm without holding up the event loop."""
+    return await asyncio.to_thread(_load)
