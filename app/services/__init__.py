@@ -1,0 +1,1 @@
+"""The use cases: what the service decides. Whoever asks comes first."""

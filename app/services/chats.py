@@ -1,0 +1,163 @@
+"""Storing, reading and deleting conversations."""
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from app.db import Database, Unit
+from app.errors import Conflict, FieldError, NotFound, Unavailable
+from app.schemas.chats import ConversationPage, DeletedConversation, Message, MessageIn, Stored
+from app.schemas.rows import ConversationRow, NewMessage, SealedMessage
+from app.schemas.search import MessageQuery
+from app.schemas.viewer import Viewer
+from app.security.blind_index import search_pads
+from app.security.cursors import CursorSigner, time_at
+from app.security.encryption import ConversationCipher, WorkspaceKeys
+from app.services.workspaces import WorkspaceService
+
+PAGE_BYTES = 8 * 2**20
+"""A page of messages ends early once it holds this much text."""
+
+BEFORE_ALL = (datetime.min.replace(tzinfo=UTC), -1)
+CONFLICT = "A message with this id and other content is stored already."
+
+
+class StoredBatch(NamedTuple):
+    """What came of a batch: each message's id, and the places of duplicates and conflicts."""
+
+    message_ids: list[str]
+    duplicates: list[int]
+    conflicts: list[int]
+
+
+class ChatService:
+    """Conversations and messages of the viewer's workspace."""
+
+    def __init__(self, db: Database, workspaces: WorkspaceService, cursors: CursorSigner) -> None:
+        self._db = db
+        self._workspaces = workspaces
+        self._cursors = cursors
+
+    async def store(self, viewer: Viewer, messages: list[MessageIn], *, single: bool = False) -> Stored:
+        """Stores all the messages or none; ``single`` says that the body was one message, not an array.
+
+        Raises:
+            Conflict: if an id is taken by another content.
+        """
+        keys = await self._workspaces.keys(viewer.workspace_id)
+        async with self._db.write() as unit:
+            batch = await _store(unit, keys, messages)
+            if batch.conflicts:
+                pointers = ["/message_id" if single else f"/{place}/message_id" for place in batch.conflicts]
+                errors = tuple(FieldError(pointer, Conflict.code, CONFLICT) for pointer in pointers[:100])
+                raise Conflict(f"{CONFLICT} Nothing was stored.", errors)
+        duplicates = len(batch.duplicates)
+        return Stored(
+            stored=len(messages) - duplicates,
+            duplicates=duplicates,
+            conversations=len({message.conversation_id for message in messages}),
+            message_ids=batch.message_ids,
+        )
+
+    async def store_chunk(self, viewer: Viewer, messages: Sequence[MessageIn]) -> StoredBatch:
+        """Stores what is new of a stream's chunk; conflicts are left out and told."""
+        keys = await self._workspaces.keys(viewer.workspace_id)
+        async with self._db.write() as unit:
+            return await _store(unit, keys, messages)
+
+    async def conversation(self, viewer: Viewer, conversation_id: str) -> ConversationRow:
+        """Returns what is known of a conversation; raises ``NotFound``."""
+        async with self._db.read() as unit:
+            found = await unit.chats.conversation(viewer.workspace_id, conversation_id)
+        if found is None:
+            raise NotFound("There is no such conversation.")
+        return found
+
+    async def page(self, viewer: Viewer, row: ConversationRow, query: MessageQuery) -> ConversationPage:
+        """Returns a conversation with a page of its messages, oldest first."""
+        conversation_id = row.conversation.conversation_id
+        context = ["messages", viewer.workspace_id, conversation_id]
+        after = BEFORE_ALL
+        if query.cursor:
+            time, sequence = self._cursors.read(context, query.cursor)
+            after = (time_at(time), sequence)
+        keys = await self._workspaces.keys(viewer.workspace_id)
+        async with self._db.read() as unit:
+            found = await unit.chats.messages(viewer.workspace_id, conversation_id, after, query.limit + 1, PAGE_BYTES)
+            shown = found[: query.limit]
+            has_more = len(found) > len(shown)
+            if not has_more and sum(len(message.content) for message in shown) >= PAGE_BYTES:
+                has_more = await unit.chats.has_after(viewer.workspace_id, conversation_id, _place(shown[-1]))
+        cipher = keys.conversation(conversation_id)
+        return ConversationPage.model_construct(
+            **dict(row.conversation),
+            messages=[opened(cipher, message) for message in shown],
+            has_more=has_more,
+            next_cursor=self._cursors.sign(context, _place(shown[-1])) if has_more else None,
+        )
+
+    async def delete(self, viewer: Viewer, conversation_id: str) -> DeletedConversation:
+        """Removes a conversation and everything derived from it; raises ``NotFound``."""
+        async with self._db.write() as unit:
+            deleted = await unit.chats.delete(viewer.workspace_id, [conversation_id])
+        if not deleted.conversations:
+            raise NotFound("There is no such conversation.")
+        return DeletedConversation(conversation_id=conversation_id, deleted=deleted)
+
+
+def opened(cipher: ConversationCipher, message: SealedMessage) -> Message:
+    """Returns a message with its text."""
+    return Message.model_construct(
+        message_id=message.message_id,
+        user_id=message.user_id,
+        user_type=message.user_type,
+        message_content=cipher.open(message.message_id, message.content),
+        timestamp=message.timestamp,
+    )
+
+
+def _place(message: SealedMessage) -> tuple[datetime, int]:
+    return message.timestamp, message.sequence
+
+
+async def _store(unit: Unit, keys: WorkspaceKeys, messages: Sequence[MessageIn]) -> StoredBatch:
+    now = datetime.now(UTC)
+    ids = [message.message_id or uuid.uuid4().hex for message in messages]
+    ciphers = {name: keys.conversation(name) for name in {message.conversation_id for message in messages}}
+    first: dict[tuple[str, str], int] = {}
+    for place, message in enumerate(messages):
+        first.setdefault((message.conversation_id, ids[place]), place)
+    rows = [_sealed(ciphers[key[0]], key[1], messages[place], now) for key, place in first.items()]
+    stored = await unit.chats.insert(keys.workspace_id, rows, search_pads(keys.search_key))
+    known = await unit.chats.stored(keys.workspace_id, [key for key in first if key not in stored])
+    if len(stored) + len(known) < len(first):
+        raise Unavailable("A conversation was deleted while messages came for it. Send them again.")
+    batch = StoredBatch(ids, [], [])
+    for place, message in enumerate(messages):
+        key = message.conversation_id, ids[place]
+        if key in stored and first[key] == place:
+            continue
+        earlier = messages[first[key]] if key in stored else opened(ciphers[key[0]], known[key])
+        (batch.duplicates if _same(message, earlier) else batch.conflicts).append(place)
+    return batch
+
+
+def _sealed(cipher: ConversationCipher, message_id: str, message: MessageIn, now: datetime) -> NewMessage:
+    return NewMessage(
+        conversation_id=message.conversation_id,
+        message_id=message_id,
+        user_id=message.user_id,
+        user_type=message.user_type,
+        timestamp=message.timestamp or now,
+        content=cipher.seal(message_id, message.message_content),
+        text=message.message_content,
+    )
+
+
+def _same(sent: MessageIn, stored: Message | MessageIn) -> bool:
+    """Says whether a message is the stored one sent again; a time that was left out is no difference."""
+    return (
+        (sent.user_id, sent.user_type, sent.message_content)
+        == (stored.user_id, stored.user_type, stored.message_content)
+    ) and (sent.timestamp is None or stored.timestamp is None or sent.timestamp == stored.timestamp)

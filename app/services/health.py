@@ -1,0 +1,33 @@
+"""Whether the service can work."""
+
+import structlog
+
+from app.db import Database
+from app.errors import ConfigurationError, Unavailable
+from app.schemas.health import Health
+
+_log = structlog.get_logger(__name__)
+
+
+class HealthService:
+    """Public: load balancers and orchestrators ask."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    async def ready(self) -> Health:
+        """Returns whether requests can be served now, by dependency."""
+        try:
+            await self.check()
+        except Unavailable as problem:
+            _log.warning("not_ready", error=type(problem.__cause__).__name__)
+            return Health(status="unavailable", checks={"database": "unavailable"})
+        except ConfigurationError:
+            return Health(status="unavailable", checks={"database": "ok", "schema": "not migrated"})
+        return Health(status="ok", checks={"database": "ok", "schema": "ok"})
+
+    async def check(self) -> None:
+        """Raises ``Unavailable`` if the database does not answer, ``ConfigurationError`` if it was not migrated."""
+        async with self._db.read() as unit:
+            if not await unit.workspaces.table_exists():
+                raise ConfigurationError("The database has no tables of this service yet. Run `alembic upgrade head`.")

@@ -1,0 +1,80 @@
+"""Storing a stream of any length in constant memory."""
+
+from collections.abc import AsyncIterable, Callable
+
+from app.schemas.chats import Imported, MessageIn, Rejection
+from app.schemas.viewer import Viewer
+from app.services.chats import CONFLICT, ChatService
+from app.services.records import Reader, Row
+
+CHUNK_ROWS = 1_000
+CHUNK_CHARACTERS = 2**20
+BLOCK_BYTES = 2**16
+ERRORS_TOLD = 1_000
+
+
+class ImportService:
+    """Streams of messages, committed in chunks: what was stored before a cut stays, and may be sent again."""
+
+    def __init__(self, chats: ChatService) -> None:
+        self._chats = chats
+
+    async def run(
+        self,
+        viewer: Viewer,
+        reader: Reader,
+        stream: AsyncIterable[bytes],
+        progress: Callable[[int], None] = lambda _: None,
+    ) -> Imported:
+        """Stores a stream's messages; ``progress`` is told how many bytes were read.
+
+        Raises:
+            Invalid: if the stream cannot be understood as a whole.
+        """
+        report = _Report()
+        chunk: list[Row] = []
+        size = 0
+
+        async def take(data: bytes, *, end: bool = False) -> None:
+            nonlocal chunk, size
+            for row in reader.feed(data, end=end):
+                if isinstance(row.content, Rejection):
+                    report.reject(row.content)
+                    continue
+                chunk.append(row)
+                size += len(row.content.message_content)
+                if len(chunk) >= CHUNK_ROWS or size >= CHUNK_CHARACTERS:
+                    await self._store(viewer, chunk, report)
+                    chunk, size = [], 0
+
+        async for data in stream:
+            for start in range(0, len(data), BLOCK_BYTES):
+                await take(data[start : start + BLOCK_BYTES])
+            progress(len(data))
+        await take(b"", end=True)
+        if chunk:
+            await self._store(viewer, chunk, report)
+        return report.result()
+
+    async def _store(self, viewer: Viewer, chunk: list[Row], report: "_Report") -> None:
+        messages = [row.content for row in chunk if isinstance(row.content, MessageIn)]
+        batch = await self._chats.store_chunk(viewer, messages)
+        report.duplicates += len(batch.duplicates)
+        report.stored += len(messages) - len(batch.duplicates) - len(batch.conflicts)
+        for place in batch.conflicts:
+            report.reject(Rejection(line=chunk[place].line, code="message_conflict", detail=CONFLICT))
+
+
+class _Report:
+    def __init__(self) -> None:
+        self.stored = self.duplicates = self.rejected = 0
+        self.errors: list[Rejection] = []
+
+    def reject(self, rejection: Rejection) -> None:
+        self.rejected += 1
+        if len(self.errors) < ERRORS_TOLD:
+            self.errors.append(rejection)
+
+    def result(self) -> Imported:
+        errors = sorted(self.errors, key=lambda error: error.line)
+        return Imported(stored=self.stored, duplicates=self.duplicates, rejected=self.rejected, errors=errors)

@@ -1,0 +1,106 @@
+"""Finding conversations, and deleting what was found."""
+
+import math
+from collections.abc import Sequence
+
+from app.db import Database, Unit
+from app.errors import FieldError, Invalid, TooManyToDelete
+from app.repositories.search import Criteria
+from app.schemas.chats import (
+    Conversation,
+    ConversationItem,
+    ConversationList,
+    DeletedConversations,
+    Match,
+    NumberedConversationList,
+)
+from app.schemas.search import ConversationFilter, ConversationQuery, DeleteQuery, UserQuery
+from app.schemas.viewer import Viewer
+from app.security.blind_index import keyword_hash, search_pads
+from app.security.cursors import CursorSigner, time_at
+from app.security.encryption import WorkspaceKeys
+from app.services.workspaces import WorkspaceService
+
+
+class SearchService:
+    """Conversations of the viewer's workspace by filter."""
+
+    def __init__(self, db: Database, workspaces: WorkspaceService, cursors: CursorSigner) -> None:
+        self._db = db
+        self._workspaces = workspaces
+        self._cursors = cursors
+
+    async def page(self, viewer: Viewer, query: ConversationQuery) -> ConversationList:
+        """Returns a page of conversations, newest first."""
+        wanted = ConversationFilter.of(query)
+        context = ["conversations", viewer.workspace_id, wanted.model_dump_json()]
+        after = None
+        if query.cursor:
+            time, conversation_id = self._cursors.read(context, query.cursor)
+            after = time_at(time), conversation_id
+        keys = await self._workspaces.keys(viewer.workspace_id)
+        criteria = _criteria(keys, wanted)
+        async with self._db.read() as unit:
+            found = await unit.search.page(criteria, after, query.limit + 1)
+            shown = found[: query.limit]
+            data = await _items(unit, keys, criteria, shown)
+        has_more = len(found) > len(shown)
+        position = [shown[-1].last_message_at, shown[-1].conversation_id] if has_more else None
+        return ConversationList.model_construct(
+            data=data, has_more=has_more, next_cursor=self._cursors.sign(context, position) if position else None
+        )
+
+    async def history(self, viewer: Viewer, user_id: str, query: UserQuery) -> NumberedConversationList:
+        """Returns a numbered page of a sender's conversations, newest first."""
+        wanted = ConversationFilter.of(query, user_id=user_id)
+        keys = await self._workspaces.keys(viewer.workspace_id)
+        criteria = _criteria(keys, wanted)
+        async with self._db.read() as unit:
+            total = await unit.search.count(criteria)
+            found = await unit.search.numbered_page(criteria, (query.page - 1) * query.limit, query.limit)
+            data = await _items(unit, keys, criteria, found)
+        pages = math.ceil(total / query.limit)
+        return NumberedConversationList.model_construct(
+            data=data, has_more=query.page < pages, page=query.page, total=total, pages=pages
+        )
+
+    async def delete(self, viewer: Viewer, query: DeleteQuery) -> DeletedConversations:
+        """Removes the conversations that a filter lets through and everything derived from them.
+
+        Raises:
+            Invalid: if there is no filter.
+            TooManyToDelete: if there are more than the caller allowed.
+        """
+        wanted = ConversationFilter.of(query)
+        if wanted.is_empty():
+            detail = "Name at least one filter: deleting everything by accident would be too easy."
+            raise Invalid(detail, (FieldError("/", "missing_filter", detail),))
+        keys = await self._workspaces.keys(viewer.workspace_id)
+        async with self._db.write() as unit:
+            ids = await unit.search.ids(_criteria(keys, wanted), query.max_delete_count + 1)
+            if len(ids) > query.max_delete_count:
+                detail = "More conversations match than max_delete_count allows. Nothing was deleted."
+                raise TooManyToDelete(detail, (FieldError("/max_delete_count", TooManyToDelete.code, detail),))
+            return DeletedConversations(deleted=await unit.chats.delete(viewer.workspace_id, ids))
+
+
+def _criteria(keys: WorkspaceKeys, wanted: ConversationFilter) -> Criteria:
+    keyword = keyword_hash(keys.search_key, wanted.keyword) if wanted.keyword is not None else None
+    return Criteria(keys.workspace_id, wanted, search_pads(keys.search_key), keyword)
+
+
+async def _items(
+    unit: Unit, keys: WorkspaceKeys, criteria: Criteria, shown: Sequence[Conversation]
+) -> list[ConversationItem]:
+    q = criteria.filter.q
+    if q is None:
+        return [ConversationItem.model_construct(**dict(conversation), matches=None) for conversation in shown]
+    found = await unit.search.matches(criteria, [conversation.conversation_id for conversation in shown])
+    matches = [(name, message) for name, messages in found.items() for message in messages]
+    texts = [keys.conversation(name).open(message.message_id, message.content) for name, message in matches]
+    snippets: dict[str, list[Match]] = {}
+    for (name, message), snippet in zip(matches, await unit.search.snippets(q, texts), strict=True):
+        snippets.setdefault(name, []).append(Match.model_construct(message_id=message.message_id, snippet=snippet))
+    return [
+        ConversationItem.model_construct(**dict(item), matches=snippets.get(item.conversation_id, [])) for item in shown
+    ]
