@@ -1,0 +1,72 @@
+"""The ASGI application: ``uvicorn app.main:app``."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+
+from app.errors import ConfigurationError, Problem
+from app.factory import Services, build, database_url
+from app.logs import configure_logs
+from app.routes import analyses, chats, health
+from app.routes.deps import documented_schemas
+from app.routes.middleware import FrontDoor
+from app.routes.problems import add_handlers
+from app.settings import load_settings
+
+VERSION = "0.1.0"
+DESCRIPTION = """
+Stores customer-support conversations, finds them by user, date and keyword, and turns them into summaries and insights.
+
+Authenticate with an API key: `Authorization: Bearer <key>`. Errors are `application/problem+json` (RFC 9457); look at
+their `code`.
+"""
+
+
+def create_app(open_services: Callable[[], AbstractAsyncContextManager[Services]]) -> FastAPI:
+    """Returns the application; ``open_services`` opens what it needs when it starts and closes it when it stops."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        try:
+            async with open_services() as app.state.services:
+                yield
+        except (ConfigurationError, Problem) as error:
+            app.state.failure = str(error)
+            raise
+
+    app: FastAPI = FastAPIOffline(
+        title="Chat Summarization and Insights API",
+        version=VERSION,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        redirect_slashes=False,
+    )
+    app.add_middleware(FrontDoor)
+    add_handlers(app)
+    for module in (chats, analyses, health):
+        app.include_router(module.router)
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = generate()
+        document["components"]["schemas"].update(documented_schemas())
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way to extend the document
+    return app
+
+
+@asynccontextmanager
+async def open_configured_services() -> AsyncIterator[Services]:
+    """Yields the services that the environment and ``.env`` describe."""
+    settings = load_settings()
+    configure_logs(settings.log_level)
+    with database_url(settings) as url:
+        async with build(settings, url) as services:
+            yield services
+
+
+app = create_app(open_configured_services)

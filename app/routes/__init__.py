@@ -1,0 +1,1 @@
+"""HTTP: translate, guard, one call."""

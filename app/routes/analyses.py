@@ -1,0 +1,62 @@
+"""Summaries and insights."""
+
+from fastapi import APIRouter, Request, Response
+from pydantic import TypeAdapter
+
+from app.routes.deps import App, Editor, PathId, Reader, json_body, read_json, reference, reply
+from app.routes.problems import describe
+from app.schemas.analyses import AnalysisRequest, Insights, Summary
+
+router = APIRouter(tags=["summaries and insights"])
+
+_request = TypeAdapter(AnalysisRequest)
+
+
+@router.post(
+    "/chats/summarize",
+    operation_id="summarizeConversation",
+    summary="Summarise a conversation",
+    response_model=Summary,
+    responses=describe(400, 401, 403, 404, 413, 415, 422, 503),
+    openapi_extra=json_body(reference(AnalysisRequest)),
+)
+async def summarize_conversation(request: Request, app: App, viewer: Editor) -> Response:
+    """Returns the conversation's summary, asking a model only if there is none or messages came or went after it."""
+    return reply(await app.summaries.make(viewer, await read_json(request, _request)))
+
+
+@router.get(
+    "/chats/{conversation_id}/summary",
+    operation_id="getSummary",
+    summary="Read a summary",
+    response_model=Summary,
+    responses=describe(400, 401, 403, 404, 422, 503),
+)
+async def get_summary(app: App, viewer: Reader, conversation_id: PathId) -> Response:
+    """Returns the stored summary; `stale` when messages came or went after it."""
+    return reply(await app.summaries.get(viewer, conversation_id))
+
+
+@router.post(
+    "/chats/insights",
+    operation_id="analyzeConversation",
+    summary="Analyse a conversation",
+    response_model=Insights,
+    responses=describe(400, 401, 403, 404, 413, 415, 422, 503),
+    openapi_extra=json_body(reference(AnalysisRequest)),
+)
+async def analyze_conversation(request: Request, app: App, viewer: Editor) -> Response:
+    """Returns the insights into a conversation, asking a model only if there are none or messages came or went."""
+    return reply(await app.insights.make(viewer, await read_json(request, _request)))
+
+
+@router.get(
+    "/chats/{conversation_id}/insights",
+    operation_id="getInsights",
+    summary="Read insights",
+    response_model=Insights,
+    responses=describe(400, 401, 403, 404, 422, 503),
+)
+async def get_insights(app: App, viewer: Reader, conversation_id: PathId) -> Response:
+    """Returns the stored insights; `stale` when messages came or went after them."""
+    return reply(await app.insights.get(viewer, conversation_id))

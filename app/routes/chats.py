@@ -1,0 +1,161 @@
+"""Storing, reading, finding and deleting conversations."""
+
+import hashlib
+from typing import Annotated, Any
+from urllib.parse import parse_qsl, urlencode
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import Field, TypeAdapter
+
+from app.errors import UnsupportedMediaType
+from app.routes.deps import Admin, App, Editor, PathId, Reader, json_body, media_type, read_json, reference, reply
+from app.routes.problems import describe
+from app.schemas.chats import (
+    BATCH_SIZE,
+    ConversationList,
+    ConversationPage,
+    DeletedConversation,
+    DeletedConversations,
+    Imported,
+    MessageIn,
+    NumberedConversationList,
+    Stored,
+)
+from app.schemas.search import ConversationQuery, DeleteQuery, MessageQuery, UserQuery
+from app.services.records import CsvRows, JsonLines
+from app.services.records import Reader as RowReader
+
+router = APIRouter(tags=["chats"])
+
+_batch = TypeAdapter(Annotated[list[MessageIn], Field(min_length=1, max_length=BATCH_SIZE)])
+_message = TypeAdapter(MessageIn)
+
+_CSV_EXAMPLE = (
+    "conversation_id,message_id,user_id,user_type,timestamp,message_content\n"
+    'order-1042,m-1,ana,customer,2026-11-22T10:00:00Z,"Hi, my parcel has not arrived yet."\n'
+)
+_NDJSON_EXAMPLE = (
+    '{"conversation_id": "order-1042", "message_id": "m-1", "user_id": "ana", "user_type": "customer",'
+    ' "message_content": "Hi, my parcel has not arrived yet."}\n'
+)
+
+
+def _text(example: str) -> dict[str, Any]:
+    return {"schema": {"type": "string"}, "example": example}
+
+
+@router.post(
+    "/chats",
+    operation_id="storeMessages",
+    summary="Store messages",
+    status_code=201,
+    response_model=None,
+    responses={201: {"model": Stored}, 200: {"model": Imported}, **describe(400, 401, 403, 409, 413, 415, 422, 503)},
+    openapi_extra=json_body(
+        {
+            "anyOf": [
+                reference(MessageIn),
+                {"type": "array", "items": reference(MessageIn), "minItems": 1, "maxItems": BATCH_SIZE},
+            ]
+        },
+        **{"application/x-ndjson": _text(_NDJSON_EXAMPLE), "text/csv": _text(_CSV_EXAMPLE)},
+    ),
+)
+async def store_messages(request: Request, app: App, viewer: Editor) -> Response:
+    """Stores one message, an array of up to 10,000 (all or nothing), or a stream of NDJSON or CSV of any length.
+
+    A stream is committed in chunks and answers 200 with what became of its rows. Sending the same messages again, after
+    a cut say, changes nothing: they are duplicates by conversation and message id. The same id with other content is a
+    conflict.
+    """
+    readers: dict[str, type[RowReader]] = {"application/x-ndjson": JsonLines, "text/csv": CsvRows}
+    media = media_type(request)
+    if media in readers:
+        return reply(await app.imports.run(viewer, readers[media](), request.stream()))
+    if media != "application/json":
+        raise UnsupportedMediaType("Send application/json, application/x-ndjson or text/csv.")
+    if (await request.body()).lstrip().startswith(b"["):
+        batch = await read_json(request, _batch)
+        return reply(await app.chats.store(viewer, batch), 201)
+    return reply(await app.chats.store(viewer, [await read_json(request, _message)], single=True), 201)
+
+
+@router.get(
+    "/chats",
+    operation_id="findConversations",
+    summary="Find conversations",
+    response_model=ConversationList,
+    responses=describe(400, 401, 403, 422, 503),
+)
+async def find_conversations(app: App, viewer: Reader, query: Annotated[ConversationQuery, Query()]) -> Response:
+    """Lists the conversations that pass every filter given, newest first; with `q`, each with its best matches."""
+    return reply(await app.search.page(viewer, query))
+
+
+@router.delete(
+    "/chats",
+    operation_id="deleteConversations",
+    summary="Delete conversations by filter",
+    response_model=DeletedConversations,
+    responses=describe(400, 401, 403, 422, 503),
+)
+async def delete_conversations(app: App, viewer: Admin, query: Annotated[DeleteQuery, Query()]) -> Response:
+    """Removes the conversations that pass the filters, at least one, and everything that was derived from them."""
+    return reply(await app.search.delete(viewer, query))
+
+
+@router.get(
+    "/chats/{conversation_id}",
+    operation_id="getConversation",
+    summary="Read a conversation",
+    response_model=ConversationPage,
+    responses={304: {"description": "Not Modified"}, **describe(400, 401, 403, 404, 422, 503)},
+)
+async def get_conversation(
+    request: Request, app: App, viewer: Reader, conversation_id: PathId, query: Annotated[MessageQuery, Query()]
+) -> Response:
+    """Returns a conversation with its messages, oldest first."""
+    row = await app.chats.conversation(viewer, conversation_id)
+    state = f"{row.created_at} {row.conversation!r} {query!r}"
+    etag = f'"{hashlib.sha256(state.encode()).hexdigest()[:32]}"'
+    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
+    if known & {etag, "*"}:
+        return Response(status_code=304, headers={"ETag": etag})
+    return reply(await app.chats.page(viewer, row, query), headers={"ETag": etag})
+
+
+@router.delete(
+    "/chats/{conversation_id}",
+    operation_id="deleteConversation",
+    summary="Delete a conversation",
+    response_model=DeletedConversation,
+    responses=describe(400, 401, 403, 404, 422, 503),
+)
+async def delete_conversation(app: App, viewer: Admin, conversation_id: PathId) -> Response:
+    """Removes a conversation and everything that was derived from it, and says how much that was."""
+    return reply(await app.chats.delete(viewer, conversation_id))
+
+
+@router.get(
+    "/users/{user_id}/chats",
+    operation_id="listUserConversations",
+    summary="Read a sender's history",
+    response_model=NumberedConversationList,
+    responses=describe(400, 401, 403, 422, 503),
+)
+async def list_user_conversations(
+    request: Request, app: App, viewer: Reader, user_id: PathId, query: Annotated[UserQuery, Query()]
+) -> Response:
+    """Lists the conversations that somebody sent messages in, newest first, in numbered pages with `Link` headers."""
+    found = await app.search.history(viewer, user_id, query)
+    pages = {"first": 1, "last": max(found.pages, 1)}
+    if query.page > 1:
+        pages["prev"] = query.page - 1
+    if found.has_more:
+        pages["next"] = query.page + 1
+    others = [(name, value) for name, value in parse_qsl(request.url.query) if name not in ("page", "limit")]
+    links = [
+        f'<{request.scope["path"]}?{urlencode([*others, ("page", page), ("limit", query.limit)])}>; rel="{name}"'
+        for name, page in pages.items()
+    ]
+    return reply(found, headers={"Link": ", ".join(links)})

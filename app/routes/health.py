@@ -1,0 +1,27 @@
+"""Alive, and ready."""
+
+from fastapi import APIRouter, Response
+
+from app.routes.deps import App, reply
+from app.schemas.health import Health
+
+router = APIRouter(tags=["operations"])
+
+
+@router.get("/livez", operation_id="getLiveness", summary="Alive?", response_model=Health)
+async def get_liveness() -> Response:
+    """Answers while the process runs, whatever happens around it."""
+    return reply(Health(status="ok", checks={}))
+
+
+@router.get(
+    "/readyz",
+    operation_id="getReadiness",
+    summary="Ready?",
+    response_model=Health,
+    responses={503: {"model": Health, "description": "Not ready: `checks` says why."}},
+)
+async def get_readiness(app: App) -> Response:
+    """Answers 200 when requests can be served and 503 otherwise, with the state of each dependency."""
+    health = await app.health.ready()
+    return reply(health, 200) if health.status == "ok" else reply(health, 503, {"Retry-After": "2"})

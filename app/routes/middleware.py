@@ -1,0 +1,127 @@
+"""The front door: what every request passes, before any route."""
+
+import re
+import time
+import uuid
+from collections import Counter
+from urllib.parse import parse_qsl
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import CredentialInUrl, Internal, Malformed, Problem, TooLarge
+from app.routes.problems import problem_response
+
+STREAMS = ("application/x-ndjson", "text/csv")
+CREDENTIAL_NAMES = {"access_token", "api_key", "apikey", "authorization", "key", "token", "x-api-key"}
+MAX_QUERY_BYTES = 16_384
+
+_REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+_log = structlog.get_logger("app.requests")
+
+
+class FrontDoor:
+    """Gives each request its id and its log line, refuses unreadable URLs and endless bodies, and lets no error out.
+
+    The path stays percent-encoded for the routes, so that ids with a slash are one segment and no two ids alias.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request, or the application's start and stop."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, _readable_failure(scope, send))
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        scope["path"] = scope["raw_path"].decode("ascii", "replace")
+        started, status = time.perf_counter(), 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                out = MutableHeaders(scope=message)
+                out["X-Request-Id"] = request_id
+                out["X-Content-Type-Options"] = "nosniff"
+                if "cache-control" not in out:
+                    out["Cache-Control"] = "private, no-cache" if "etag" in out else "no-store"
+            await send(message)
+
+        async def fail(problem: Problem) -> None:
+            if not status:
+                await problem_response(problem, request_id)(scope, receive, send_with_headers)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                _check_url(scope["query_string"])
+                limit = scope["app"].state.services.max_body_bytes
+                await self._app(scope, _bounded(headers, receive, limit), send_with_headers)
+            except ClientDisconnect:
+                status = status or 499
+            except Problem as problem:
+                await fail(problem)
+            except Exception as error:  # noqa: BLE001 — nothing of a defect may reach the client or, as text, the log
+                _log.error("defect", error=type(error).__name__, where=_where(error))
+                await fail(Internal("Something went wrong on our side; the request id names it in the log."))
+            route = getattr(scope.get("route"), "path", None)
+            duration_ms = round((time.perf_counter() - started) * 1000, 2)
+            _log.info("request", method=scope["method"], route=route, status=status, duration_ms=duration_ms)
+
+
+def _bounded(headers: Headers, receive: Receive, limit: int) -> Receive:
+    if headers.get("content-type", "").partition(";")[0].strip().lower() in STREAMS:
+        return receive
+    length = headers.get("content-length", "0")
+    problem = TooLarge(f"The body may have {limit} bytes. Send more as a stream of NDJSON or CSV.")
+    if length.isdecimal() and int(length) > limit:
+        raise problem
+    received = 0
+
+    async def bounded() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > limit:
+            raise problem
+        return message
+
+    return bounded
+
+
+def _readable_failure(scope: Scope, send: Send) -> Send:
+    async def readable(message: Message) -> None:
+        failure = getattr(scope["app"].state, "failure", None)
+        if message["type"] == "lifespan.startup.failed" and failure:
+            message["message"] = failure
+        await send(message)
+
+    return readable
+
+
+def _check_url(query: bytes) -> None:
+    if len(query) > MAX_QUERY_BYTES:
+        raise Malformed("The query is too long.")
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
+    except ValueError:
+        raise Malformed("The query is not percent-encoded UTF-8.") from None
+    names = Counter(name for name, _ in pairs)
+    if CREDENTIAL_NAMES & {name.lower() for name in names}:
+        raise CredentialInUrl("Send the credential in a header: URLs end up in logs and histories.")
+    if names and max(names.values()) > 1:
+        raise Malformed("A query parameter is given twice.")
+
+
+def _where(error: BaseException) -> list[str]:
+    frames, trace = [], error.__traceback__
+    while trace:
+        frames.append(f"{trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return frames[-5:]

@@ -1,0 +1,81 @@
+"""Errors as problem documents (RFC 9457)."""
+
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import Match
+
+from app.errors import Invalid, Malformed, MethodNotAllowed, NotFound, Problem, Unavailable
+from app.schemas.problems import field_errors
+
+MEDIA_TYPE = "application/problem+json"
+
+
+def problem_response(problem: Problem, request_id: str, headers: dict[str, str] | None = None) -> Response:
+    """Returns a problem as a response."""
+    document: dict[str, Any] = {
+        "type": f"urn:chat-insights:problem:{problem.code}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": request_id,
+    }
+    if problem.errors:
+        document["errors"] = [error._asdict() for error in problem.errors]
+    headers = {"Cache-Control": "no-store", **(headers or {})}
+    if problem.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(problem, Unavailable):
+        headers["Retry-After"] = str(problem.retry_after_seconds)
+    return Response(orjson.dumps(document), problem.status, headers, MEDIA_TYPE)
+
+
+def describe(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Returns the OpenAPI description of the problems that an operation can answer with."""
+    return {
+        status: {
+            "description": HTTPStatus(status).phrase,
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+        }
+        for status in statuses
+    }
+
+
+def add_handlers(app: FastAPI) -> None:
+    """Makes an application answer with problem documents, whatever goes wrong."""
+
+    async def on_problem(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return problem_response(error, request.state.request_id)
+
+    async def on_invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        errors = tuple(
+            found._replace(pointer=found.pointer.lstrip("/")) for found in field_errors(error.errors(), skip=1)
+        )
+        return problem_response(Invalid("A parameter is invalid.", errors), request.state.request_id)
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if isinstance(error.__cause__, Problem):
+            return problem_response(error.__cause__, request.state.request_id)
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+            problem: Problem = MethodNotAllowed("This path does not take this method; see the Allow header.")
+            return problem_response(problem, request.state.request_id, {"Allow": ", ".join(_methods(app, request))})
+        if error.status_code == HTTPStatus.NOT_FOUND:
+            return problem_response(NotFound("There is nothing at this path."), request.state.request_id)
+        return problem_response(Malformed("The request cannot be read."), request.state.request_id)
+
+    app.add_exception_handler(Problem, on_problem)
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http)
+
+
+def _methods(app: FastAPI, request: Request) -> list[str]:
+    routes = (route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in routes for method in getattr(route, "methods", None) or ()})
