@@ -1,0 +1,239 @@
+"""The command line: ``python -m app --help``."""
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, NoReturn, TypeVar
+
+import orjson
+import typer
+import uvicorn
+from alembic import command
+from alembic.config import Config
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from app.demo import WORKSPACE, SAMPLES, import_csv, prepare
+from app.errors import ConfigurationError, Problem
+from app.factory import Services, build, database_url
+from app.logs import configure_logs
+from app.schemas.enums import Role
+from app.schemas.viewer import Viewer
+from app.services.records import FIELDS, CsvRows
+from app.settings import Settings, generate_secrets, load_settings
+
+T = TypeVar("T")
+
+cli = typer.Typer(help="Chat Summarization and Insights API.", no_args_is_help=True, pretty_exceptions_enable=False)
+workspaces = typer.Typer(help="Make and list workspaces.", no_args_is_help=True)
+keys = typer.Typer(help="Make, list and revoke API keys; rotate the master key.", no_args_is_help=True)
+cli.add_typer(workspaces, name="workspaces")
+cli.add_typer(keys, name="keys")
+
+out = Console()
+err = Console(stderr=True)
+
+WorkspaceName = Annotated[str, typer.Option("--workspace", "-w", help="Name of the workspace.", min=1)]
+
+
+@cli.command()
+def serve() -> None:
+    """Serve the API and its docs on HOST and PORT."""
+    settings = load_settings()
+    _serve(settings)
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database to the newest schema, as `alembic upgrade head` does."""
+    command.upgrade(Config(Path(__file__).parent.parent / "alembic.ini"), "head")
+
+
+@cli.command()
+def demo() -> None:
+    """Migrate, store the sample conversations, show one summarised, then serve: what ./scripts/run does."""
+    settings = load_settings()
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((settings.host, settings.port))
+    with err.status("Starting PostgreSQL ...") as status:
+        generate_secrets(settings)
+        with database_url(settings) as url:
+            status.update("Migrating ...")
+            migrate()
+            status.stop()
+            asyncio.run(_with_services(settings, url, lambda services: prepare(services, settings, out)))
+            out.print(f"Docs: [link]http://{settings.host}:{settings.port}/docs[/link]   Stop: Ctrl-C")
+            _serve(settings)
+
+
+@cli.command()
+def seed(
+    files: Annotated[list[Path] | None, typer.Argument(exists=True, dir_okay=False, help="CSV files.")] = None,
+    workspace: WorkspaceName = WORKSPACE,
+    column: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=NAME", help="The file's name of a message's field.")
+    ] = None,
+) -> None:
+    """Load CSV files, or the sample data; what is stored already is counted as duplicates.
+
+    Columns that are no field of a message are left out.
+    """
+    names = [pair.partition("=") for pair in column or []]
+    if wrong := [field for field, _, name in names if field not in FIELDS or not name]:
+        raise ConfigurationError(f"--column {wrong[0]}: write FIELD=NAME with one of {', '.join(FIELDS)}.")
+    columns = {name: field for field, _, name in names}
+
+    async def load(services: Services) -> int:
+        row, _ = await services.workspaces.get_or_create(workspace)
+        viewer = Viewer(row.workspace_id, 0, Role.EDITOR)
+        rejected = 0
+        for file in files or SAMPLES:
+            report = await import_csv(services, viewer, file, CsvRows(columns, ignore_unknown=True), out)
+            for error in report.errors:
+                err.print(f"  {file.name}:{error.line}: {error.code}: {error.detail}", markup=False)
+            rejected += report.rejected
+        return rejected
+
+    if _run(load):
+        raise typer.Exit(1)
+
+
+@cli.command()
+def evaluate(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Dialogues with references, JSON lines.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Measure the built-in engine on dialogues with reference summaries, beside baselines."""
+    from app.llm import evaluation
+
+    with err.status("Evaluating ...") as status:
+        try:
+            found = evaluation.evaluate(file, lambda done, total: status.update(f"Evaluating {done} of {total} ..."))
+        except ValueError as error:
+            raise ConfigurationError(str(error)) from None
+    if as_json:
+        sys.stdout.write(orjson.dumps(evaluation.as_json(found), option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        out.print(evaluation.table(found))
+
+
+@workspaces.command("create")
+def create_workspace(name: Annotated[str, typer.Argument(min=1)]) -> None:
+    """Make a workspace."""
+    row, created = _run(lambda services: services.workspaces.get_or_create(name))
+    out.print(f"Workspace {row.name}: {'made' if created else 'exists already'}.", markup=False)
+
+
+@workspaces.command("list")
+def list_workspaces() -> None:
+    """List the workspaces."""
+    table = Table("name", "id", "master key", "made at")
+    for row in _run(lambda services: services.workspaces.all()):
+        table.add_row(row.name, str(row.workspace_id), row.master_key_id, f"{row.created_at:%Y-%m-%d %H:%M}")
+    out.print(table)
+
+
+@keys.command("create")
+def create_key(
+    workspace: WorkspaceName,
+    role: Annotated[Role, typer.Option(help="What the key may do.")],
+    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    expires_in_days: Annotated[int | None, typer.Option(min=1, max=36_500)] = None,
+) -> None:
+    """Make an API key and print it, and nothing else; it is never shown again. A new workspace is made if needed."""
+
+    async def create(services: Services) -> str:
+        row, created = await services.workspaces.get_or_create(workspace)
+        if created:
+            err.print(f"Workspace {row.name} made.", markup=False)
+        lifetime = timedelta(days=expires_in_days) if expires_in_days else None
+        return await services.auth.create_key(row.workspace_id, role, name, lifetime)
+
+    sys.stdout.write(_run(create) + "\n")
+
+
+@keys.command("list")
+def list_keys(workspace: WorkspaceName) -> None:
+    """List a workspace's API keys, without the keys themselves."""
+
+    async def find(services: Services) -> Table:
+        table = Table("id", "name", "role", "made at", "expires at", "last used at")
+        row = await services.workspaces.named(workspace)
+        for key in await services.auth.keys(row.workspace_id):
+            times = (f"{time:%Y-%m-%d %H:%M}" if time else "" for time in (key.created_at, key.expires_at, key.last_used_at))
+            table.add_row(str(key.key_id), key.name, key.role, *times)
+        return table
+
+    out.print(_run(find))
+
+
+@keys.command("revoke")
+def revoke_key(workspace: WorkspaceName, key_id: int) -> None:
+    """Delete an API key; every instance refuses it within 5 seconds."""
+
+    async def revoke(services: Services) -> None:
+        row = await services.workspaces.named(workspace)
+        await services.auth.revoke_key(row.workspace_id, key_id)
+
+    _run(revoke)
+    out.print(f"Key {key_id} revoked.")
+
+
+@keys.command("rotate-master")
+def rotate_master() -> None:
+    """Put every workspace's data key under MASTER_KEY; those in PREVIOUS_MASTER_KEYS are not needed afterwards."""
+    with err.status("Wrapping ...") as status:
+        changed = _run(
+            lambda services: services.workspaces.rewrap(lambda done, total: status.update(f"{done} of {total} ..."))
+        )
+    out.print(f"{changed} data keys wrapped anew.")
+
+
+async def _with_services(settings: Settings, url: str, action: Callable[[Services], Awaitable[T]]) -> T:
+    async with build(settings, url) as services:
+        return await action(services)
+
+
+def _run(action: Callable[[Services], Awaitable[T]]) -> T:
+    """Does something with the services of the configured database."""
+    settings = load_settings()
+    with database_url(settings) as url:
+        return asyncio.run(_with_services(settings, url, action))
+
+
+def _serve(settings: Settings) -> None:
+    uvicorn.run(
+        "app.main:app",
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+
+
+def main() -> None:
+    """Runs a command; what goes wrong foreseeably is one message, not a traceback."""
+
+    def stop(*_: object) -> NoReturn:
+        raise SystemExit(128 + signal.SIGTERM)
+
+    # Without this a SIGTERM would leave the embedded PostgreSQL behind.
+    signal.signal(signal.SIGTERM, stop)
+    configure_logs("warning")
+    try:
+        cli()
+    except (ConfigurationError, Problem) as error:
+        err.print(str(error), style="red", markup=False)
+        raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    main()

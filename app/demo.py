@@ -1,0 +1,110 @@
+"""The first minutes: sample conversations stored, one of them found, summarised and analysed."""
+
+from pathlib import Path
+
+from rich.console import Console, Group
+from rich.markup import escape
+from rich.panel import Panel
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.table import Table
+
+from app.errors import Unauthenticated
+from app.factory import Services
+from app.schemas.analyses import AnalysisRequest, Insights, Item, Summary
+from app.schemas.chats import ConversationPage, Imported
+from app.schemas.enums import Role
+from app.schemas.search import ConversationQuery, MessageQuery
+from app.schemas.viewer import Viewer
+from app.services.records import CsvRows
+from app.settings import Settings, write_secret
+
+WORKSPACE = "demo"
+SAMPLES = [
+    Path(__file__).parent.parent / "data" / name
+    for name in ("star_sample.csv", "pc_support_sample.csv", "abcd_sample.csv")
+]
+CONVERSATION = "abcd-3592"
+SEARCH = '"wrong size" or refund'
+
+
+async def prepare(services: Services, settings: Settings, console: Console) -> None:
+    """Stores the samples and makes an admin key, unless that was done; then shows what a developer gets."""
+    key_file = settings.data_dir / "admin_key"
+    if await _works(services, key_file):
+        console.print(f"Sample data and admin key are there ([cyan]{escape(str(key_file))}[/]).")
+        return
+    workspace, _ = await services.workspaces.get_or_create(WORKSPACE)
+    for file in SAMPLES:
+        await import_csv(services, Viewer(workspace.workspace_id, 0, Role.EDITOR), file, CsvRows(), console)
+    key = await services.auth.create_key(workspace.workspace_id, Role.ADMIN, "demo", None)
+    viewer = await services.auth.viewer(key)
+    with console.status("Reading a conversation: the first time loads the language-model library ..."):
+        summary = await services.summaries.make(viewer, AnalysisRequest(conversation_id=CONVERSATION))
+        insights = await services.insights.make(viewer, AnalysisRequest(conversation_id=CONVERSATION))
+    row = await services.chats.conversation(viewer, CONVERSATION)
+    page = await services.chats.page(viewer, row, MessageQuery())
+    found = await services.search.page(viewer, ConversationQuery(q=SEARCH))
+    hits = [f"{item.conversation_id}: {match.snippet}" for item in found.data for match in item.matches or []]
+    console.print(_conversation(page), _panel(f"Found by {SEARCH}", *hits), _summary(summary), _insights(insights))
+    write_secret(key_file, key, replace=True)
+    console.print(f"An admin API key is in [cyan]{escape(str(key_file))}[/].")
+
+
+async def import_csv(services: Services, viewer: Viewer, file: Path, reader: CsvRows, console: Console) -> Imported:
+    """Stores a CSV file through the same import as the API and says what came of it."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TextColumn("{task.fields[rate]}"))
+    with Progress(*columns, console=console) as progress, file.open("rb") as stream:
+        task = progress.add_task(f"Storing {escape(file.name)}", total=file.stat().st_size, rate="")
+
+        async def blocks():  # type: ignore[no-untyped-def]
+            while block := stream.read(2**16):
+                yield block
+
+        report = await services.imports.run(viewer, reader, blocks(), lambda size: progress.advance(task, size))
+    console.print(f"  {report.stored:,} stored, {report.duplicates:,} duplicates, {report.rejected:,} rejected")
+    return report
+
+
+async def _works(services: Services, key_file: Path) -> bool:
+    try:
+        await services.auth.viewer(key_file.read_text().strip())
+    except (FileNotFoundError, Unauthenticated):
+        return False
+    return True
+
+
+def _conversation(page: ConversationPage) -> Panel:
+    table = Table.grid(padding=(0, 1))
+    for message in page.messages:
+        table.add_row(f"[bold]{message.user_type.replace('support_', '')}[/]", escape(message.message_content))
+    return _panel(f"Conversation {page.conversation_id}", table)
+
+
+def _summary(summary: Summary) -> Panel:
+    lines = [
+        escape(summary.summary),
+        f"[bold]sentiment[/] {summary.sentiment}   [bold]outcome[/] {summary.outcome}",
+        f"[bold]keywords[/] {escape(', '.join(summary.keywords))}",
+    ]
+    lists: tuple[tuple[str, list[Item]], ...] = (
+        ("action items", [*summary.action_items]),
+        ("decisions", summary.decisions),
+        ("questions", [*summary.questions]),
+    )
+    for name, items in lists:
+        lines += [f"[bold]{name}[/]", *(f"  - {escape(item.text)}" for item in items)] if items else []
+    return _panel(f"Summary by {summary.provenance.model} in {summary.provenance.latency_ms} ms", *lines)
+
+
+def _insights(insights: Insights) -> Panel:
+    outcome, feeling = insights.outcome, insights.sentiment
+    return _panel(
+        "Insights",
+        f"[bold]sentiment[/] {feeling.label} ({feeling.score:+.2f}), confidence {feeling.confidence:.0%}",
+        f"[bold]outcome[/] {outcome.label}, confidence {outcome.confidence:.0%}: {escape(outcome.reason)}",
+        f"[bold]resolution[/] {escape(insights.resolution)}",
+    )
+
+
+def _panel(title: str, *content: object) -> Panel:
+    return Panel(Group(*content), title=escape(title), title_align="left")  # type: ignore[arg-type]
