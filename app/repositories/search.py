@@ -51,45 +51,64 @@ class Criteria(NamedTuple):
 
 
 class _Query:
-    """A filter as SQL: what stands before SELECT, after FROM and after WHERE, and the values of its parameters."""
+    """A filter as SQL that finds the keys of conversations, and the values of its parameters.
+
+    A sender's conversations are read from ``participants`` alone as long as nothing else is asked of them.
+    """
 
     def __init__(self, criteria: Criteria) -> None:
         wanted = criteria.filter
         self.values: list[object] = [criteria.workspace_id]
-        self.with_, self.source = "", "conversations AS c"
-        self.where = ["c.workspace_id = $1"]
-        self.order = "c"
+        self._with, self._source = "", "conversations AS k"
+        self._where = ["k.workspace_id = $1"]
+        about = "k"
         if wanted.user_id is not None:
-            self.source += " JOIN participants AS p ON p.workspace_id = $1 AND p.conversation_id = c.conversation_id"
-            self.where.append(f"p.user_id = {self.value(wanted.user_id)}")
-            self.order = "p"
+            self._source = "participants AS k"
+            self._where.append(f"k.user_id = {self.value(wanted.user_id)}")
+            if any((wanted.until, wanted.sentiment, wanted.outcome, criteria.keyword_hash)):
+                about = "c"
+                self._source += (
+                    " JOIN conversations AS c ON c.workspace_id = $1 AND c.conversation_id = k.conversation_id"
+                )
         if wanted.since is not None:
-            self.where.append(f"{self.order}.last_message_at >= {self.value(wanted.since)}")
+            self._where.append(f"k.last_message_at >= {self.value(wanted.since)}")
         if wanted.until is not None:
-            self.where.append(f"c.first_message_at < {self.value(wanted.until)}")
+            self._where.append(f"{about}.first_message_at < {self.value(wanted.until)}")
         if wanted.sentiment is not None:
-            self.where.append(f"c.sentiment = {self.value(str(wanted.sentiment))}")
+            self._where.append(f"{about}.sentiment = {self.value(str(wanted.sentiment))}")
         if wanted.outcome is not None:
-            self.where.append(f"c.outcome = {self.value(str(wanted.outcome))}")
+            self._where.append(f"{about}.outcome = {self.value(str(wanted.outcome))}")
         if criteria.keyword_hash is not None:
-            self.where.append(f"c.keyword_hashes @> ARRAY[{self.value(criteria.keyword_hash)}::text]")
+            self._where.append(f"{about}.keyword_hashes @> ARRAY[{self.value(criteria.keyword_hash)}::text]")
         if wanted.q is not None:
             inner, outer = map(self.value, criteria.pads)
-            self.with_ = "WITH" + _HITS.format(inner=inner, outer=outer, q=self.value(wanted.q))
-            self.source += " JOIN hits ON hits.conversation_id = c.conversation_id"
+            self._with = "WITH" + _HITS.format(inner=inner, outer=outer, q=self.value(wanted.q))
+            self._source += " JOIN hits ON hits.conversation_id = k.conversation_id"
 
     def value(self, value: object) -> str:
         """Adds a parameter and returns its name."""
         self.values.append(value)
         return f"${len(self.values)}"
 
+    def start_after(self, time: datetime, conversation_id: str) -> None:
+        """Leaves out what comes before a position, and the position itself."""
+        position = f"({self.value(time)}, {self.value(conversation_id)})"
+        self._where.append(f"(k.last_message_at, k.conversation_id) < {position}")
+
     def select(self, columns: str) -> str:
         """Returns the statement without order and limit."""
-        return f"{self.with_} SELECT {columns} FROM {self.source} WHERE {' AND '.join(self.where)}"  # noqa: S608 — parts are constants
+        return f"{self._with} SELECT {columns} FROM {self._source} WHERE {' AND '.join(self._where)}"  # noqa: S608 — parts are constants
 
-    def newest_first(self) -> str:
-        """Returns the order of every list."""
-        return f"ORDER BY {self.order}.last_message_at DESC, {self.order}.conversation_id DESC"
+    def newest(self, limit: int, offset: int = 0) -> str:
+        """Returns the statement for the newest conversations: keys from the index first, then their rows."""
+        return f"""
+            SELECT {CONVERSATION_COLUMNS} FROM (
+                {self.select("k.conversation_id")} ORDER BY k.last_message_at DESC, k.conversation_id DESC
+                OFFSET {self.value(offset)} LIMIT {self.value(limit)}
+            ) AS keys
+            JOIN conversations AS c ON c.workspace_id = $1 AND c.conversation_id = keys.conversation_id
+            ORDER BY c.last_message_at DESC, c.conversation_id DESC
+        """  # noqa: S608 — parts are constants
 
 
 class SearchRepository:
@@ -102,26 +121,13 @@ class SearchRepository:
         """Returns up to ``limit`` conversations, newest first, from behind a position."""
         query = _Query(criteria)
         if after:
-            time, conversation_id = query.value(after[0]), query.value(after[1])
-            query.where.append(
-                f"({query.order}.last_message_at, {query.order}.conversation_id) < ({time}, {conversation_id})"
-            )
-        sql = f"{query.select(CONVERSATION_COLUMNS)} {query.newest_first()} LIMIT {query.value(limit)}"
-        return [conversation_of(row) for row in await self._driver.fetch(sql, *query.values)]
+            query.start_after(*after)
+        return [conversation_of(row) for row in await self._driver.fetch(query.newest(limit), *query.values)]
 
     async def numbered_page(self, criteria: Criteria, offset: int, limit: int) -> list[Conversation]:
-        """Returns up to ``limit`` conversations after the first ``offset``, found in the index before rows are read."""
+        """Returns up to ``limit`` conversations after the first ``offset``, newest first."""
         query = _Query(criteria)
-        keys = (
-            f"{query.select(f'c.workspace_id, {query.order}.conversation_id, {query.order}.last_message_at')}"
-            f" {query.newest_first()} OFFSET {query.value(offset)} LIMIT {query.value(limit)}"
-        )
-        sql = f"""
-            SELECT {CONVERSATION_COLUMNS} FROM ({keys}) AS keys JOIN conversations AS c
-            ON c.workspace_id = $1 AND c.conversation_id = keys.conversation_id
-            ORDER BY c.last_message_at DESC, c.conversation_id DESC
-        """  # noqa: S608 — parts are constants
-        return [conversation_of(row) for row in await self._driver.fetch(sql, *query.values)]
+        return [conversation_of(row) for row in await self._driver.fetch(query.newest(limit, offset), *query.values)]
 
     async def count(self, criteria: Criteria) -> int:
         """Returns how many conversations there are."""
@@ -132,7 +138,7 @@ class SearchRepository:
     async def ids(self, criteria: Criteria, limit: int) -> list[str]:
         """Returns the ids of up to ``limit`` conversations."""
         query = _Query(criteria)
-        sql = f"{query.select('c.conversation_id')} LIMIT {query.value(limit)}"
+        sql = f"{query.select('k.conversation_id')} LIMIT {query.value(limit)}"
         return [row[0] for row in await self._driver.fetch(sql, *query.values)]
 
     async def matches(self, criteria: Criteria, conversation_ids: Sequence[str]) -> dict[str, list[SealedMessage]]:
