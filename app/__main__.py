@@ -15,10 +15,9 @@ import uvicorn
 from alembic import command
 from alembic.config import Config
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
-from app.demo import WORKSPACE, SAMPLES, import_csv, prepare
+from app.demo import SAMPLES, WORKSPACE, import_csv, prepare
 from app.errors import ConfigurationError, Problem
 from app.factory import Services, build, database_url
 from app.logs import configure_logs
@@ -166,8 +165,9 @@ def list_keys(workspace: WorkspaceName) -> None:
         table = Table("id", "name", "role", "made at", "expires at", "last used at")
         row = await services.workspaces.named(workspace)
         for key in await services.auth.keys(row.workspace_id):
-            times = (f"{time:%Y-%m-%d %H:%M}" if time else "" for time in (key.created_at, key.expires_at, key.last_used_at))
-            table.add_row(str(key.key_id), key.name, key.role, *times)
+            times = (key.created_at, key.expires_at, key.last_used_at)
+            shown = (f"{time:%Y-%m-%d %H:%M}" if time else "" for time in times)
+            table.add_row(str(key.key_id), key.name, key.role, *shown)
         return table
 
     out.print(_run(find))

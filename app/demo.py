@@ -1,11 +1,13 @@
 """The first minutes: sample conversations stored, one of them found, summarised and analysed."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
-from rich.console import Console, Group
+import anyio
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from app.errors import Unauthenticated
@@ -52,22 +54,25 @@ async def prepare(services: Services, settings: Settings, console: Console) -> N
 
 async def import_csv(services: Services, viewer: Viewer, file: Path, reader: CsvRows, console: Console) -> Imported:
     """Stores a CSV file through the same import as the API and says what came of it."""
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TextColumn("{task.fields[rate]}"))
-    with Progress(*columns, console=console) as progress, file.open("rb") as stream:
-        task = progress.add_task(f"Storing {escape(file.name)}", total=file.stat().st_size, rate="")
-
-        async def blocks():  # type: ignore[no-untyped-def]
-            while block := stream.read(2**16):
-                yield block
-
-        report = await services.imports.run(viewer, reader, blocks(), lambda size: progress.advance(task, size))
+    time = TimeRemainingColumn(elapsed_when_finished=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), time)
+    with Progress(*columns, console=console) as progress:
+        size = (await anyio.Path(file).stat()).st_size
+        task = progress.add_task(f"Storing {escape(file.name)}", total=size)
+        report = await services.imports.run(viewer, reader, _blocks(file), lambda read: progress.advance(task, read))
     console.print(f"  {report.stored:,} stored, {report.duplicates:,} duplicates, {report.rejected:,} rejected")
     return report
 
 
+async def _blocks(file: Path) -> AsyncIterator[bytes]:
+    async with await anyio.open_file(file, "rb") as stream:
+        while block := await stream.read(2**20):
+            yield block
+
+
 async def _works(services: Services, key_file: Path) -> bool:
     try:
-        await services.auth.viewer(key_file.read_text().strip())
+        await services.auth.viewer((await anyio.Path(key_file).read_text()).strip())
     except (FileNotFoundError, Unauthenticated):
         return False
     return True
@@ -106,5 +111,5 @@ def _insights(insights: Insights) -> Panel:
     )
 
 
-def _panel(title: str, *content: object) -> Panel:
-    return Panel(Group(*content), title=escape(title), title_align="left")  # type: ignore[arg-type]
+def _panel(title: str, *content: RenderableType) -> Panel:
+    return Panel(Group(*content), title=escape(title), title_align="left")

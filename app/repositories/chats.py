@@ -1,7 +1,7 @@
 """Conversations and their messages. Written for the driver: one statement an operation, rows as they come."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 import asyncpg
@@ -27,15 +27,14 @@ MESSAGE_COLUMNS = "m.message_id, m.user_id, m.user_type, m.timestamp, m.content,
 # each other in a circle. A known message costs an index look-up and no hashing.
 _INSERT = """
     WITH input AS (
-        SELECT * FROM ROWS FROM (json_to_recordset($2::text::json) AS
-            (conversation_id text, message_id text, user_id text, user_type text, timestamp timestamptz, content text,
-             words text)) WITH ORDINALITY
-            AS r (conversation_id, message_id, user_id, user_type, timestamp, content, words, place)
+        SELECT * FROM json_to_recordset($2::text::json) AS r (conversation_id text, message_id text, user_id text,
+            user_type text, timestamp timestamptz, content text, words text, place bigint)
     ), stored AS (
         INSERT INTO messages AS m (workspace_id, conversation_id, message_id, sequence, user_id, user_type, timestamp,
             content, search_vector)
-        SELECT $1, i.conversation_id, i.message_id, ((SELECT nextval('message_batches')) << 14) + i.place, i.user_id,
-            i.user_type, i.timestamp, decode(i.content, 'base64'), keyed_tsvector($3, $4, i.words)
+        SELECT $1, i.conversation_id, i.message_id,
+            (coalesce($5::bigint, (SELECT nextval('message_batches'))) << 14) + i.place, i.user_id, i.user_type,
+            i.timestamp, decode(i.content, 'base64'), keyed_tsvector($3, $4, i.words)
         FROM input AS i
         WHERE NOT EXISTS (
             SELECT FROM messages AS known WHERE known.workspace_id = $1
@@ -127,6 +126,12 @@ _DELETE = """
 """
 
 
+_NEXT_BATCH = "SELECT nextval('message_batches')"
+
+SLICE_CHARACTERS = 2**20
+"""How much text one insert takes: what keeps it from running into the statement's time limit."""
+
+
 class ChatRepository:
     """The tables of conversations, participants and messages."""
 
@@ -137,11 +142,23 @@ class ChatRepository:
         self, workspace_id: int, messages: Sequence[NewMessage], pads: tuple[bytes, bytes]
     ) -> set[tuple[str, str]]:
         """Stores messages whose ids are new and distinct; returns their (conversation, message) ids."""
-        rows = [
-            {**m._asdict(), "content": base64.b64encode(m.content).decode(), "words": m.text, "text": None}
-            for m in messages
-        ]
-        stored = await self._driver.fetch(_INSERT, workspace_id, orjson.dumps(rows).decode(), *pads)
+        places = {id(message): place for place, message in enumerate(messages)}
+        ordered = sorted(messages, key=lambda message: (message.conversation_id, message.message_id))
+        slices = list(_slices(ordered))
+        batch = await self._driver.fetchval(_NEXT_BATCH) if len(slices) > 1 else None
+        stored = []
+        for part in slices:
+            rows = [
+                {
+                    **message._asdict(),
+                    "content": base64.b64encode(message.content).decode(),
+                    "words": message.text,
+                    "text": None,
+                    "place": places[id(message)],
+                }
+                for message in part
+            ]
+            stored += await self._driver.fetch(_INSERT, workspace_id, orjson.dumps(rows).decode(), *pads, batch)
         grown = list({row["conversation_id"] for row in stored if row["existed"]})
         if grown:
             await self._driver.execute(_ALIGN_PARTICIPANTS, workspace_id, grown)
@@ -183,6 +200,18 @@ class ChatRepository:
         """Removes conversations and, through the foreign keys, everything that belongs to them."""
         row = await self._driver.fetchrow(_DELETE, workspace_id, conversation_ids)
         return DeletedRows(**{name: int(count) for name, count in row.items()})
+
+
+def _slices(messages: Sequence[NewMessage]) -> Iterator[list[NewMessage]]:
+    part: list[NewMessage] = []
+    size = 0
+    for message in messages:
+        if part and size + len(message.text) > SLICE_CHARACTERS:
+            yield part
+            part, size = [], 0
+        part.append(message)
+        size += len(message.text)
+    yield part
 
 
 def sealed_message(row: Sequence[object]) -> SealedMessage:
