@@ -5,7 +5,7 @@ PostgreSQL is the embedded one, unless ``--postgresql-host`` names a server.
 
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from alembic import command
 from alembic.config import Config
 from fastapi import FastAPI
 from pytest_postgresql import factories
-from sqlalchemy import create_engine
+from sqlalchemy import NullPool, create_engine
 
 from app.embedded import embedded_server
 from app.factory import Services, build
@@ -56,15 +56,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 def migrate(revision: str = "head", **server: object) -> None:
     """Brings a database to a revision."""
-    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(**server))  # type: ignore[arg-type]
+    engine = create_engine(
+        "postgresql+psycopg://",
+        creator=lambda: psycopg.connect(**server),  # type: ignore[arg-type]
+        poolclass=NullPool,
+    )
     with engine.connect() as connection:
         config = Config(ROOT / "alembic.ini", attributes={"connection": connection})
-        (command.downgrade if revision == "base" else command.upgrade)(config, revision)
-    engine.dispose()
+        (command.upgrade if revision == "head" else command.downgrade)(config, revision)
 
 
 def _migrate_template(**server: object) -> None:
-    migrate(**{name: value for name, value in server.items() if value})
+    migrate("head", **{name: value for name, value in server.items() if value})
 
 
 postgresql_proc = factories.postgresql_noproc(load=[_migrate_template])
@@ -122,9 +125,3 @@ async def other_workspace(app: FastAPI, services: Services) -> AsyncIterator[Wor
 async def anonymous(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with client(app) as opened:
         yield opened
-
-
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("NO_PROXY", "*")
-    yield
