@@ -1,0 +1,137 @@
+"""What lies in the database cannot be read, and is found all the same."""
+
+import re
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from cryptography.exceptions import InvalidTag
+from psycopg import sql
+
+from app.errors import ConfigurationError
+from app.factory import Services, build
+from app.security.blind_index import keyed_hash, search_pads
+from app.security.encryption import MasterKeys, new_workspace_keys
+from app.settings import Settings
+from tests.conftest import MASTER_KEY
+from tests.support.api import Workspace, message
+
+TEXTS = [
+    "The zeppelin reservation for Bartholomew never arrived in Reykjavik.",
+    "Unfortunately the zeppelin was cancelled; we refund the full amount tomorrow.",
+    "Thank you, that resolves everything splendidly!",
+]
+
+
+def tables(connection: psycopg.Connection) -> Iterator[tuple[str, bytes]]:
+    """Yields every table as PostgreSQL's own binary dump, in which nothing is in hexadecimal."""
+    names = connection.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+    for (name,) in names:
+        with connection.cursor().copy(
+            sql.SQL("COPY {} TO STDOUT (FORMAT binary)").format(sql.Identifier(name))
+        ) as copy:
+            yield name, b"".join(map(bytes, copy))
+
+
+async def test_a_dump_holds_no_word_of_what_was_said(workspace: Workspace, postgresql: psycopg.Connection) -> None:
+    people = [("ana", "customer"), ("bob", "support_agent"), ("ana", "customer")]
+    for number, (text, (user, side)) in enumerate(zip(TEXTS, people, strict=True)):
+        sent = message(message_id=f"m{number}", user_id=user, user_type=side, message_content=text)
+        assert (await workspace.editor.post("/chats", json=sent)).status_code == 201
+    for kind in ("summarize", "insights"):
+        made = await workspace.editor.post(f"/chats/{kind}", json={"conversation_id": "c1"})
+        assert made.status_code == 200, made.text
+    found = await workspace.viewer.get("/chats", params={"q": '"zeppelin reservation"'})
+    assert [match["message_id"] for match in found.json()["data"][0]["matches"]] == ["m0"]
+
+    words = {word for text in TEXTS for word in re.findall(r"[a-z]{5,}", text.lower())}
+    stems = {
+        row[0] for text in TEXTS for row in postgresql.execute("SELECT lexeme FROM unnest(to_tsvector(%s))", [text])
+    }
+    dump = dict(tables(postgresql))
+    assert {"messages", "summaries", "insights"} <= {name for name, rows in dump.items() if len(rows) > 100}
+    for name, rows in dump.items():
+        seen = {word for word in words | {stem for stem in stems if len(stem) > 4} if word.encode() in rows.lower()}
+        assert not seen, (name, seen)
+
+
+async def test_the_same_text_looks_different_everywhere(workspace: Workspace, postgresql: psycopg.Connection) -> None:
+    for place in (("c1", "m1"), ("c1", "m2"), ("c2", "m1")):
+        await workspace.editor.post("/chats", json=message(*place))
+    blobs = {bytes(row[0])[13:] for row in postgresql.execute("SELECT content FROM messages").fetchall()}
+    assert len(blobs) == 3
+
+
+async def test_a_workspace_hashes_words_its_own_way(
+    workspace: Workspace, other_workspace: Workspace, postgresql: psycopg.Connection
+) -> None:
+    for each in (workspace, other_workspace):
+        await each.editor.post("/chats", json=message())
+    vectors = postgresql.execute("SELECT DISTINCT search_vector::text FROM messages").fetchall()
+    assert len(vectors) == 2
+    assert not set(re.findall(r"'([^']+)'", vectors[0][0])) & set(re.findall(r"'([^']+)'", vectors[1][0]))
+
+
+@pytest.mark.parametrize(
+    "change", ["message_id = 'm2'", "content = set_byte(content, 20, 255 - get_byte(content, 20))"]
+)
+async def test_a_text_that_was_moved_or_changed_does_not_open(
+    workspace: Workspace, postgresql: psycopg.Connection, change: str
+) -> None:
+    await workspace.editor.post("/chats", json=message())
+    postgresql.execute(sql.SQL("UPDATE messages SET ") + sql.SQL(change))
+    postgresql.commit()
+    answer = await workspace.viewer.get("/chats/c1")
+    assert answer.status_code == 500
+    assert answer.json()["code"] == "internal"
+
+
+@pytest.mark.parametrize("lexeme", ["parcel", "o'clock", "back\\slash", "naïve", "日本", "a b"])
+def test_sql_and_python_hash_a_lexeme_alike(postgresql: psycopg.Connection, lexeme: str) -> None:
+    key = bytes(range(32))
+    row = postgresql.execute("SELECT keyed_lexeme(%s, %s, %s)", [*search_pads(key), lexeme]).fetchone()
+    assert row == (f"'{keyed_hash(key, lexeme)}'",)
+
+
+async def test_master_keys_rotate_while_texts_stay(
+    settings: Settings, workspace: Workspace, services: Services, postgresql: psycopg.Connection
+) -> None:
+    await workspace.editor.post("/chats", json=message())
+    before = postgresql.execute("SELECT content FROM messages").fetchall()
+    postgresql.commit()
+    url = settings.database_url.get_secret_value() if settings.database_url else ""
+    both = settings.model_copy(update=secrets(master_key="33" * 32, previous_master_keys=MASTER_KEY))
+    async with build(both, url) as rotating:
+        seen: list[tuple[int, int]] = []
+        assert await rotating.workspaces.rewrap(lambda done, total: seen.append((done, total))) == 1
+        assert seen == [(1, 1)]
+        assert await rotating.workspaces.rewrap(lambda *_: None) == 0
+    async with build(settings.model_copy(update=secrets(master_key="33" * 32)), url) as rotated:
+        [row] = await rotated.workspaces.all()
+        cipher = (await rotated.workspaces.keys(row.workspace_id)).conversation("c1")
+    assert postgresql.execute("SELECT content FROM messages").fetchall() == before
+    assert cipher.open("m1", before[0][0]) == message()["message_content"]
+    # The instance that was running before the rotation goes on.
+    assert (await workspace.viewer.get("/chats/c1")).status_code == 200
+
+
+async def test_a_wrong_master_key_refuses_to_start(settings: Settings, workspace: Workspace) -> None:
+    url = settings.database_url.get_secret_value() if settings.database_url else ""
+    with pytest.raises(ConfigurationError, match="neither MASTER_KEY nor PREVIOUS_MASTER_KEYS"):
+        async with build(settings.model_copy(update=secrets(master_key="44" * 32)), url):
+            pass
+
+
+def test_a_wrapped_key_opens_for_its_own_workspace_only() -> None:
+    master = MasterKeys([bytes(32)])
+    keys = new_workspace_keys(1)
+    wrapped = master.wrap(keys)
+    assert master.unwrap(1, master.current_id, wrapped) == keys
+    with pytest.raises(ConfigurationError):
+        master.unwrap(2, master.current_id, wrapped)
+    with pytest.raises(InvalidTag):
+        new_workspace_keys(1).conversation("c").open("m", keys.conversation("c").seal("m", "text"))
+
+
+def secrets(**texts: str) -> dict[str, object]:
+    return dict(Settings(_env_file=None, **texts).model_dump(include=set(texts)))  # type: ignore[arg-type]

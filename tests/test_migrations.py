@@ -1,0 +1,103 @@
+"""Migrations against a real PostgreSQL."""
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from psycopg import errors, sql
+from sqlalchemy import create_engine
+
+from app.models import Base
+from app.settings import ROOT
+from tests.conftest import migrate
+
+OBJECTS = """
+    SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname NOT LIKE 'alembic_version%'
+    UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+    UNION ALL SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typname !~ 'alembic_version'
+"""
+
+
+def server(connection: psycopg.Connection) -> dict[str, object]:
+    info = connection.info
+    return {"host": info.host, "port": info.port, "user": info.user, "dbname": info.dbname, "password": info.password}
+
+
+def test_models_and_migrations_agree(postgresql: psycopg.Connection) -> None:
+    engine = create_engine("postgresql+psycopg://", creator=lambda: psycopg.connect(**server(postgresql)))  # type: ignore[arg-type]
+    with engine.connect() as connection:
+        options = {"compare_type": True, "compare_server_default": True}
+        assert compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata) == []
+    engine.dispose()
+
+
+def test_every_migration_goes_down_and_up_again(postgresql: psycopg.Connection) -> None:
+    before = sorted(postgresql.execute(OBJECTS).fetchall())
+    postgresql.commit()
+    revisions = [
+        script.revision for script in ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).walk_revisions()
+    ]
+    for _ in revisions:
+        migrate("-1", **server(postgresql))
+    assert postgresql.execute(OBJECTS).fetchall() == []
+    postgresql.commit()
+    migrate("head", **server(postgresql))
+    migrate("head", **server(postgresql))
+    assert sorted(postgresql.execute(OBJECTS).fetchall()) == before
+
+
+def test_a_migration_gives_up_on_a_lock_that_is_not_freed(postgresql: psycopg.Connection) -> None:
+    postgresql.execute("LOCK TABLE messages")
+    with pytest.raises(Exception, match="lock timeout"):
+        migrate("base", **server(postgresql))
+    postgresql.rollback()
+    migrate("base", **server(postgresql))
+
+
+@pytest.mark.parametrize("table", ["messages", "participants", "summaries", "insights"])
+def test_a_row_cannot_reference_another_workspaces_conversation(postgresql: psycopg.Connection, table: str) -> None:
+    for workspace_id in (1, 2):
+        postgresql.execute("INSERT INTO workspaces VALUES (%s, %s, 'k', '')", [workspace_id, str(workspace_id)])
+    insert_into(postgresql, "conversations", 1)
+    postgresql.commit()
+    insert_into(postgresql, table, 1)
+    with pytest.raises(errors.ForeignKeyViolation):
+        insert_into(postgresql, table, 2)
+
+
+def test_every_key_and_index_of_a_workspaces_table_begins_with_the_workspace() -> None:
+    gin = {"conversations_keyword_hashes_idx", "messages_search_vector_idx"}  # their hashes are the workspace's own
+    for table in Base.metadata.tables.values():
+        if "workspace_id" not in table.columns:
+            assert table.name == "users"
+            continue
+        assert next(iter(table.primary_key.columns)).name == "workspace_id"
+        for index in table.indexes:
+            if index.name not in gin and table.name != "memberships":
+                assert index.columns[0].name == "workspace_id", index.name
+
+
+def insert_into(connection: psycopg.Connection, table: str, workspace_id: int) -> None:
+    """Inserts a row whose every column has some value of its type."""
+    columns = Base.metadata.tables[table].columns
+    some = {"BIGINT": 1, "INTEGER": 1, "BYTEA": b"", "TSVECTOR": "", "TIMESTAMP WITH TIME ZONE": "2026-11-01"}
+    words = {"user_type": "customer", "sentiment": "mixed", "outcome": "yes", "workspace_id": workspace_id}
+    values = {
+        column.name: words.get(column.name, some.get(str(column.type.compile(connection_dialect)), "x"))
+        for column in columns
+        if not column.nullable
+    }
+    connection.execute(
+        sql.SQL("INSERT INTO {} ({}) VALUES ({})").format(
+            sql.Identifier(table),
+            sql.SQL(", ").join(map(sql.Identifier, values)),
+            sql.SQL(", ").join(sql.Placeholder() * len(values)),
+        ),
+        list(values.values()),
+    )
+    connection.commit()
+
+
+connection_dialect = create_engine("postgresql+psycopg://").dialect
