@@ -85,7 +85,8 @@ def _hops(settings: Settings) -> list[Hop]:
     def hop(model: str, key: SecretStr | None, base: str | None) -> list[Hop]:
         if key is None:
             return []
-        return [Hop(model, settings.llm_timeout_s, settings.llm_max_input_chars, key.get_secret_value(), base)]
+        timeout_s, max_chars = settings.llm_timeout_s, settings.llm_max_input_chars
+        return [Hop(model, timeout_s, max_chars, api_key=key.get_secret_value(), api_base=base)]
 
     return [
         *hop(settings.xai_model, settings.xai_api_key, settings.xai_api_base),

@@ -4,16 +4,16 @@ from collections.abc import Sequence
 
 from app.schemas.drafts import Turn
 
-TURN_OVERHEAD = 150
-"""Characters of JSON around a message's text, its ids aside."""
-
 HEAD_SHARE = 0.25
 """How much of the room goes to the beginning: why the customer came; the rest goes to how it ended."""
 
 
 def fit(turns: Sequence[Turn], max_chars: int) -> list[Turn]:
-    """Returns the whole conversation, or its two ends when it has more than ``max_chars`` characters."""
-    sizes = [len(turn.text) + len(turn.message_id) + len(turn.user_id) + TURN_OVERHEAD for turn in turns]
+    """Returns the whole conversation, or its two ends when it has more than ``max_chars`` characters of JSON.
+
+    Nothing at all, when neither the first message nor the last one fits.
+    """
+    sizes = [len(turn.model_dump_json()) + 1 for turn in turns]
     if sum(sizes) <= max_chars:
         return list(turns)
     head = _count(sizes, int(max_chars * HEAD_SHARE))

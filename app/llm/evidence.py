@@ -18,10 +18,10 @@ def normalize(text: str) -> str:
 def check_quotes(quotes: Iterable[Quote], texts: Mapping[str, str]) -> tuple[list[Evidence], bool]:
     """Returns the quotes that name a message of the conversation, and whether every quote stands where it says.
 
-    ``texts`` maps message ids to message texts. Without any quote nothing is verified.
+    ``texts`` maps message ids to message texts, normalized. Without any quote nothing is verified.
     """
     quotes = list(quotes)
     kept = [quote for quote in quotes if quote.message_id in texts]
-    found = all((wanted := normalize(quote.quote)) and wanted in normalize(texts[quote.message_id]) for quote in kept)
+    found = all((wanted := normalize(quote.quote)) and wanted in texts[quote.message_id] for quote in kept)
     evidence = [Evidence(message_id=quote.message_id, quote=quote.quote) for quote in kept]
     return evidence, bool(kept) and found and len(kept) == len(quotes)

@@ -5,20 +5,23 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Generic, TypeVar
 
 import structlog
 
-from app.errors import Internal
+from app.errors import Unavailable
 from app.llm.chunking import fit
+from app.llm.local.text import MESSAGE_CHARS
 from app.llm.parse import InvalidAnswer, parse_answer, response_format
-from app.llm.provider import LOCAL_MODEL, litellm
+from app.llm.provider import LOCAL_MODEL, http_client, litellm
 from app.llm.tasks import Task
 from app.schemas.analyses import Fallback, Provenance
 from app.schemas.drafts import TURNS, Draft, Turn
 
 D = TypeVar("D", bound=Draft)
 
+NO_LIMIT = 2**62
 MAX_ANSWER_TOKENS = 16_384
 
 # By class name, most specific first: litellm's errors are subclasses of one another.
@@ -27,10 +30,10 @@ _REASONS = (
     ("TimeoutError", "timeout"),
     ("RateLimitError", "rate_limited"),
     ("AuthenticationError", "unauthorized"),
-    ("PermissionDeniedError", "unauthorized"),
     ("ContentPolicyViolationError", "refused"),
     ("ContextWindowExceededError", "too_long"),
     ("BadRequestError", "rejected"),
+    ("NotFoundError", "rejected"),
 )
 
 _log = structlog.get_logger(__name__)
@@ -38,18 +41,22 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """A model to ask: ``timeout_s`` bounds the whole answer, ``max_chars`` what it is shown."""
+    """A model to ask: ``timeout_s`` bounds the whole answer, ``max_chars`` what it is shown.
+
+    ``message_chars`` is how much it reads of one message.
+    """
 
     model: str
     timeout_s: float
     max_chars: int
     api_key: str | None = field(default=None, repr=False)
     api_base: str | None = None
+    message_chars: int = NO_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[D]):
-    """A valid answer, who gave it, and how many messages were shown."""
+    """A valid answer, who gave it, and how many messages were read to their end."""
 
     draft: D
     provenance: Provenance
@@ -60,7 +67,7 @@ class Gateway:
     """The models in the order they are asked; the last one is always the built-in engine."""
 
     def __init__(self, hops: Sequence[Hop], *, local_timeout_s: float = 60.0) -> None:
-        self._hops = [*hops, Hop(LOCAL_MODEL, local_timeout_s, 2**62)]
+        self._hops = [*hops, Hop(LOCAL_MODEL, local_timeout_s, NO_LIMIT, message_chars=MESSAGE_CHARS)]
 
     async def answer(self, task: Task[D], turns: Sequence[Turn]) -> Answer[D]:
         """Returns the first valid answer; what failed before it stands in its provenance."""
@@ -73,20 +80,23 @@ class Gateway:
                 # Never the error's text: it is the provider's, and may hold the prompt.
                 _log.warning("model_failed", model=hop.model, reason=reason, error=type(error).__name__)
                 fallbacks.append(Fallback(model=hop.model, reason=reason))
-        raise Internal("No model could answer.")
+        raise Unavailable("No model could answer.")
 
     async def _ask(self, hop: Hop, task: Task[D], turns: Sequence[Turn], fallbacks: list[Fallback]) -> Answer[D]:
         shown = fit(turns, hop.max_chars)
+        if not shown:
+            raise InvalidAnswer("too_long")
         transcript = TURNS.dump_json(shown).decode()
         library = await litellm()
         started = time.perf_counter()
-        async with asyncio.timeout(hop.timeout_s):
+        async with http_client(hop.timeout_s) as client, asyncio.timeout(hop.timeout_s):
             response = await library.acompletion(
                 model=hop.model,
                 messages=[{"role": "system", "content": task.prompt}, {"role": "user", "content": transcript}],
                 response_format=response_format(task),
                 api_key=hop.api_key,
                 api_base=hop.api_base,
+                client=client,
                 timeout=hop.timeout_s,
                 max_tokens=MAX_ANSWER_TOKENS,
                 max_retries=0,
@@ -105,7 +115,7 @@ class Gateway:
             latency_ms=round((time.perf_counter() - started) * 1000),
             **_usage(response),
         )
-        return Answer(draft, provenance, len(shown))
+        return Answer(draft, provenance, sum(len(turn.text) <= hop.message_chars for turn in shown))
 
 
 def _usage(response: Any) -> dict[str, Any]:
@@ -120,5 +130,7 @@ def _usage(response: Any) -> dict[str, Any]:
 def _reason(error: Exception) -> str:
     if isinstance(error, InvalidAnswer):
         return error.reason
+    if getattr(error, "status_code", None) == HTTPStatus.FORBIDDEN:
+        return "unauthorized"
     names = {cls.__name__ for cls in type(error).__mro__}
     return next((reason for name, reason in _REASONS if name in names), "unavailable")

@@ -6,12 +6,18 @@ Loading it takes seconds and about 180 MB, so nothing imports it before a model 
 import asyncio
 import functools
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from app.llm.local.engine import analyze, summarize
 from app.schemas.drafts import TURNS
 
 LOCAL_MODEL = "local/extractive"
+
+ANSWER_BYTES = 2**20
+ERROR_BYTES = 2**14
+"""The longest error that is read: litellm searches it for secrets, at seven seconds a megabyte."""
 
 
 def _answer(task: str, transcript: str) -> str:
@@ -56,3 +62,34 @@ def _load() -> Any:
 async def litellm() -> Any:
     """Returns litellm without holding up the event loop."""
     return await asyncio.to_thread(_load)
+
+
+@asynccontextmanager
+async def http_client(timeout_s: float) -> AsyncIterator[Any]:
+    """Yields a client for one call, which reads no endless body and follows no redirect.
+
+    litellm's own takes the Gemini key and the conversation to any host that a redirect names.
+    """
+    from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+
+    client = AsyncHTTPHandler(timeout=timeout_s, event_hooks={"response": [_bound]}, follow_redirects=False)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+async def _bound(response: Any) -> None:
+    """Replaces a body that is too long by an empty one."""
+    import httpx
+
+    answer = response.status_code == httpx.codes.OK and "json" in response.headers.get("content-type", "")
+    limit = ANSWER_BYTES if answer else ERROR_BYTES
+    body, stream = b"", response.stream
+    async for chunk in stream:
+        body += chunk
+        if len(body) > limit:
+            body = b""
+            break
+    await stream.aclose()
+    response.stream = httpx.ByteStream(body)

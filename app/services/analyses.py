@@ -3,12 +3,13 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
 
 from app.db import Database
-from app.errors import NotFound
+from app.errors import NotFound, Problem
 from app.llm.gateway import Gateway
 from app.llm.tasks import INSIGHTS, SUMMARY, Task
 from app.schemas.analyses import (
@@ -28,8 +29,8 @@ from app.security.blind_index import keyword_hash
 from app.services.drafts import checked_insights, checked_summary
 from app.services.workspaces import WorkspaceService
 
-HEAD_BYTES = 2**20
-TAIL_BYTES = 3 * 2**20
+HEAD_BYTES = 2**19
+TAIL_BYTES = 3 * 2**19
 """How much of a conversation's ends is read at the most; what lies between them is told in the coverage."""
 
 D = TypeVar("D", bound=Draft)
@@ -78,7 +79,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
     async def make(self, viewer: Viewer, request: AnalysisRequest) -> R:
         """Returns what is stored if nothing changed since, otherwise what a model says now.
 
-        Everybody who asks at the same time waits for one call.
+        Everybody who asks at the same time waits for one call; it does not end when one of them leaves.
 
         Raises:
             NotFound: if the conversation does not exist, or was deleted meanwhile.
@@ -88,6 +89,13 @@ class AnalysisService(ABC, Generic[D, B, R]):
             if found and not found.stale:
                 return found
         key = viewer.workspace_id, request.conversation_id
+        if earlier := self._running.get(key):
+            # What it makes is good enough, unless it had begun before a message that this request is to see.
+            with suppress(Problem):
+                await asyncio.shield(earlier)
+                found = await self._stored(viewer, request.conversation_id)
+                if found and not found.stale:
+                    return found
         running = self._running.get(key)
         if running is None:
             running = self._running[key] = asyncio.create_task(self._make(viewer, request.conversation_id))
@@ -104,6 +112,8 @@ class AnalysisService(ABC, Generic[D, B, R]):
             if found is None:
                 raise NotFound("There is no such conversation.")
             sealed = await unit.chats.both_ends(viewer.workspace_id, conversation_id, HEAD_BYTES, TAIL_BYTES)
+        if not sealed:
+            raise NotFound("The conversation was deleted meanwhile.")
         turns = [
             Turn.model_construct(
                 message_id=message.message_id,
@@ -115,7 +125,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
             for message in sealed
         ]
         answer = await self._gateway.answer(self.task, turns)
-        body = self._check(answer.draft, turns)
+        body = await asyncio.to_thread(self._check, answer.draft, turns)
         sentiment, outcome, keywords = self._labels(body)
         total = found.conversation.message_count
         parts = {**self._parts(body), "provenance": answer.provenance.model_dump(mode="json")}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TypedDict
 
-from app.llm.evidence import check_quotes
+from app.llm.evidence import check_quotes, normalize
 from app.schemas.analyses import (
     ActionItem,
     Evidence,
@@ -28,7 +28,7 @@ class _Stated(TypedDict):
 
 def checked_summary(draft: SummaryDraft, turns: Sequence[Turn]) -> SummaryBody:
     """Returns a summary whose items say whether their quotes stand in the conversation."""
-    texts = {turn.message_id: turn.text for turn in turns}
+    texts = {turn.message_id: normalize(turn.text) for turn in turns}
     return SummaryBody(
         summary=draft.summary,
         action_items=[
@@ -46,25 +46,26 @@ def checked_summary(draft: SummaryDraft, turns: Sequence[Turn]) -> SummaryBody:
 
 
 def checked_insights(draft: InsightsDraft, turns: Sequence[Turn]) -> InsightsBody:
-    """Returns insights about senders and messages that exist."""
-    by_id = {turn.message_id: turn for turn in turns}
-    senders = {turn.user_id: turn.user_type for turn in turns}
-    evidence, verified = check_quotes(draft.outcome.evidence, {name: turn.text for name, turn in by_id.items()})
+    """Returns insights about senders and messages that exist, each once and in their order."""
+    evidence, verified = check_quotes(draft.outcome.evidence, {turn.message_id: normalize(turn.text) for turn in turns})
     feeling = draft.sentiment
+    senders = {turn.user_id: turn.user_type for turn in turns}
+    by_sender = {sender.user_id: sender for sender in feeling.by_participant}
+    by_message = {point.message_id: point.score for point in feeling.timeline}
     return InsightsBody(
         sentiment=SentimentInsight(
             label=feeling.label,
             score=feeling.score,
             confidence=feeling.confidence,
             by_participant=[
-                SenderSentiment(user_id=s.user_id, user_type=senders[s.user_id], label=s.label, score=s.score)
-                for s in feeling.by_participant
-                if s.user_id in senders
+                SenderSentiment(user_id=name, user_type=kind, label=by_sender[name].label, score=by_sender[name].score)
+                for name, kind in senders.items()
+                if name in by_sender
             ],
             timeline=[
-                SentimentAt(message_id=p.message_id, timestamp=by_id[p.message_id].timestamp, score=p.score)
-                for p in feeling.timeline
-                if p.message_id in by_id
+                SentimentAt(message_id=turn.message_id, timestamp=turn.timestamp, score=by_message[turn.message_id])
+                for turn in turns
+                if turn.message_id in by_message
             ],
         ),
         outcome=OutcomeInsight(
