@@ -1,0 +1,210 @@
+"""Grok and Gemini on loopback, speaking their wire protocols, well or badly."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic import SecretStr
+
+XAI_KEY = "xai-canary-key-4711"
+GEMINI_KEY = "gemini-canary-key-4711"
+LEAK = "provider-text-canary"
+"""What a failing stand-in says; it must not get anywhere."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a stand-in does with a request; ``manner`` is how it sends the body."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = "application/json"
+    manner: str = "whole"
+    location: str = ""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a stand-in received."""
+
+    target: str
+    headers: dict[str, str]
+    body: Any
+
+
+def summary_answer(**more: object) -> dict[str, object]:
+    """Returns a valid answer to the task of summarising."""
+    return {
+        "summary": "The customer's parcel is late; the agent sends another.",
+        "action_items": [],
+        "decisions": [],
+        "questions": [],
+        "sentiment": "negative",
+        "outcome": "maybe",
+        "keywords": ["parcel"],
+        **more,
+    }
+
+
+def insights_answer(**more: object) -> dict[str, object]:
+    """Returns a valid answer to the task of analysing."""
+    return {
+        "sentiment": {"label": "mixed", "score": -0.5, "confidence": 0.75, "by_participant": [], "timeline": []},
+        "outcome": {"label": "curious", "confidence": 0.5, "reason": "They only asked.", "evidence": []},
+        "keywords": [{"text": "parcel", "score": 1.0}],
+        "resolution": "Another parcel is on its way.",
+        **more,
+    }
+
+
+def grok_reply(
+    content: object, *, finish: str = "stop", prompt_tokens: int = 1_000, completion_tokens: int = 100
+) -> Reply:
+    """Returns a chat completion of xAI's; ``content`` is sent as JSON unless it is text or None."""
+    message = {"role": "assistant", "content": _text(content)}
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+    body = {
+        "id": "x",
+        "object": "chat.completion",
+        "created": 1,
+        "model": "grok-4.3",
+        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        "usage": {**usage, "total_tokens": prompt_tokens + completion_tokens},
+    }
+    return Reply(json.dumps(body).encode())
+
+
+def gemini_reply(content: object, *, finish: str = "STOP") -> Reply:
+    """Returns a ``generateContent`` answer of Gemini's."""
+    text = _text(content)
+    body = {
+        "candidates": [
+            {
+                "index": 0,
+                "finishReason": finish,
+                "content": {"role": "model", "parts": [{"text": text}] if text else []},
+            }
+        ],
+        "usageMetadata": {"promptTokenCount": 2_000, "candidatesTokenCount": 200, "totalTokenCount": 2_200},
+        "modelVersion": "gemini-2.5-flash",
+    }
+    return Reply(json.dumps(body).encode())
+
+
+def failure(status: int, *, code: str = "boom", manner: str = "whole") -> Reply:
+    """Returns an error whose text must not get anywhere."""
+    error = {"message": f"{LEAK} {XAI_KEY}", "code": code, "status": code.upper(), "type": code}
+    return Reply(json.dumps({"error": error}).encode(), status, manner=manner)
+
+
+def _text(content: object) -> str | None:
+    return content if content is None or isinstance(content, str) else json.dumps(content)
+
+
+@dataclass
+class StandIn:
+    """One provider: what it was sent, what it replies, and a gate that its replies wait for."""
+
+    reply: Reply
+    requests: list[Request] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def hold(self) -> None:
+        """Makes the replies wait until ``gate`` is set again."""
+        self.gate.clear()
+        self.asked.clear()
+
+
+@dataclass
+class Providers:
+    """Both stand-ins and their address."""
+
+    grok: StandIn
+    gemini: StandIn
+    url: str = ""
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What points the application at them."""
+        return {
+            "xai_api_key": SecretStr(XAI_KEY),
+            "xai_api_base": f"{self.url}/xai/v1",
+            "gemini_api_key": SecretStr(GEMINI_KEY),
+            "gemini_api_base": f"{self.url}/gemini/v1beta",
+        }
+
+    @property
+    def requests(self) -> list[Request]:
+        """What both were sent."""
+        return [*self.grok.requests, *self.gemini.requests]
+
+
+@asynccontextmanager
+async def open_providers() -> AsyncIterator[Providers]:
+    """Yields stand-ins for Grok and Gemini, both failing until they are told what to reply."""
+    providers = Providers(StandIn(failure(503)), StandIn(failure(503)))
+    providers.grok.gate.set()
+    providers.gemini.gate.set()
+    running: set[asyncio.Task[None]] = set()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await _read(reader)
+        side = providers.gemini if request.target.startswith("/gemini/") else providers.grok
+        side.requests.append(request)
+        side.asked.set()
+        await side.gate.wait()
+        await _send(side.reply, writer)
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def connection() -> None:
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+                await handle(reader, writer)
+            writer.close()
+
+        task = asyncio.create_task(connection())
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    providers.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        yield providers
+    finally:
+        server.close()
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running)
+
+
+async def _read(reader: asyncio.StreamReader) -> Request:
+    first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return Request(first.split()[1], headers, json.loads(body))
+
+
+async def _send(reply: Reply, writer: asyncio.StreamWriter) -> None:
+    head = f"HTTP/1.1 {reply.status} X\r\nContent-Type: {reply.content_type}\r\nConnection: close\r\n"
+    if reply.location:
+        head += f"Location: {reply.location}\r\n"
+    head += f"Content-Length: {len(reply.body)}\r\n\r\n"
+    match reply.manner:
+        case "reset":
+            writer.transport.abort()
+        case "cut":
+            writer.write(head.encode() + reply.body[: len(reply.body) // 2])
+        case "hang":
+            await asyncio.Event().wait()
+        case "drip":
+            writer.write(head.encode())
+            for byte in reply.body:
+                writer.write(bytes([byte]))
+                await writer.drain()
+                await asyncio.sleep(0.05)
+        case _:
+            writer.write(head.encode() + reply.body)
+            await writer.drain()
