@@ -1,0 +1,61 @@
+"""What Schemathesis cannot know from the document: how streams are written, and that cursors are the server's."""
+
+import csv
+import io
+import json
+from typing import Any
+
+import schemathesis
+from hypothesis import strategies as st
+from schemathesis import Case, GenerationMode, HookContext
+
+from app.schemas.chats import DELETE_SIZE
+
+ids = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20).filter(
+    lambda text: text not in (".", "..")
+)
+messages = st.fixed_dictionaries(
+    {
+        "conversation_id": ids,
+        "message_id": ids,
+        "user_id": ids,
+        "user_type": st.sampled_from(["customer", "support_agent"]),
+        "message_content": ids,
+        "timestamp": st.datetimes().map(lambda time: time.isoformat() + "Z"),
+    }
+)
+
+
+def as_csv(rows: list[dict[str, str]]) -> bytes:
+    stream = io.StringIO()
+    writer = csv.DictWriter(
+        stream, ["conversation_id", "message_id", "user_id", "user_type", "message_content", "timestamp"]
+    )
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue().encode()
+
+
+def as_ndjson(rows: list[dict[str, str]]) -> bytes:
+    return b"".join(json.dumps(row).encode() + b"\n" for row in rows)
+
+
+schemathesis.openapi.media_type("text/csv", st.lists(messages, max_size=5).map(as_csv))
+schemathesis.openapi.media_type("application/x-ndjson", st.lists(messages, max_size=5).map(as_ndjson))
+
+
+@schemathesis.hook
+def before_load_schema(context: HookContext, raw_schema: dict[str, Any]) -> None:
+    """Takes out the examples of streams: with the strategies above only bytes can be sent, and they are text."""
+    for media in ("text/csv", "application/x-ndjson"):
+        del raw_schema["paths"]["/chats"]["post"]["requestBody"]["content"][media]["example"]
+
+
+@schemathesis.hook
+def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
+    """Keeps to the rules of valid requests: a cursor is one that was given out, a deletion has a filter and room."""
+    if case.meta and case.meta.generation.mode is GenerationMode.POSITIVE and case.query:
+        case.query.pop("cursor", None)
+        if case.operation.label == "DELETE /chats":
+            case.query.update({"user_id": "nobody"} if set(case.query) <= {"max_delete_count"} else {})
+            case.query["max_delete_count"] = DELETE_SIZE

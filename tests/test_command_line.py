@@ -1,0 +1,193 @@
+"""The command line, as a newcomer and as an operator use it: real processes, the embedded PostgreSQL."""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import orjson
+import psutil
+import pytest
+
+from app.settings import ROOT
+
+CSV = (
+    'who,side,what,thread\nana,customer,"first, and\nsecond line",t1\nbob,support_agent,hello,t1\nbob,robot,hello,t1\n'
+)
+COLUMNS = ["user_id=who", "user_type=side", "message_content=what", "conversation_id=thread"]
+
+
+class CommandLine:
+    """Runs commands on a data folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data = folder / "data"
+        self.port = free_port()
+        self.environment = {**os.environ, "DATA_DIR": str(self.data), "PORT": str(self.port), "COLUMNS": "200"}
+
+    def __call__(self, *arguments: str, module: str = "app", **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=ROOT,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    @contextmanager
+    def running(self, *arguments: str, end: signal.Signals = signal.SIGINT) -> Iterator[list[str]]:
+        """Runs a server until the block ends; yields what it has printed up to then."""
+        command = [sys.executable, "-m", *arguments]
+        with subprocess.Popen(
+            command, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            try:
+                assert process.stdout
+                printed: list[str] = []
+                for line in process.stdout:
+                    printed.append(line)
+                    if "Uvicorn running" in line:
+                        break
+                else:
+                    pytest.fail("".join(printed))
+                yield printed
+            finally:
+                process.send_signal(end)
+                process.communicate(timeout=30)
+        assert not self.servers()
+
+    def servers(self) -> list[int]:
+        """Returns the PostgreSQL servers that run in the data folder."""
+        commands = ((process.pid, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
+        return [pid for pid, command in commands if "-D" in command and str(self.data / "postgres") in command]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> CommandLine:
+    return CommandLine(tmp_path)
+
+
+def test_the_main_job_runs_from_nothing_and_repeats_nothing(run: CommandLine) -> None:
+    with run.running("app", "demo") as printed:
+        shown = "".join(printed)
+        for part in (
+            "3,659 stored",
+            "822 stored",
+            "102 stored",
+            "Conversation abcd-3592",
+            "Summary by local/extractive",
+        ):
+            assert part in shown
+        key = (run.data / "admin_key").read_text().strip()
+        assert stat.S_IMODE((run.data / "admin_key").stat().st_mode) == 0o600
+        with httpx.Client(base_url=f"http://127.0.0.1:{run.port}", headers={"X-API-Key": key}) as client:
+            assert client.get("/readyz").status_code == 200
+            assert client.get("/chats/abcd-3592/summary").json()["provenance"]["model"] == "local/extractive"
+            page = client.get("/docs").text
+            assert client.get(page.partition('src="')[2].partition('"')[0]).status_code == 200
+            assert "https://" not in page.replace("https://github.com", "")
+        made = {path.relative_to(run.data).parts[0] for path in run.data.rglob("*")}
+        assert made == {"admin_key", "master_key", "postgres", "secret_key"}
+    with run.running("app", "demo", end=signal.SIGTERM) as printed:
+        shown = "".join(printed)
+        assert "are there" in shown
+        assert "stored" not in shown
+
+
+def test_keys_and_workspaces_are_made_and_listed(run: CommandLine) -> None:
+    early = run("workspaces", "list")
+    assert early.returncode == 1
+    assert "alembic upgrade head" in early.stderr
+    assert run("upgrade", "head", module="alembic").returncode == 0
+    made = run("keys", "create", "--workspace", "acme", "--role", "viewer")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.startswith("ck_")
+    assert len(made.stdout.splitlines()) == 1
+    assert "acme" in run("workspaces", "list").stdout
+    listed = run("keys", "list", "--workspace", "acme").stdout
+    assert "viewer" in listed
+    assert made.stdout.strip() not in listed
+    identifier = next(word for word in listed.split() if word.isdigit() and len(word) > 15)
+    assert run("keys", "revoke", "--workspace", "acme", identifier).returncode == 0
+    assert identifier not in run("keys", "list", "--workspace", "acme").stdout
+    missing = run("keys", "list", "--workspace", "nobody")
+    assert (missing.returncode, missing.stderr.strip()) == (1, "There is no workspace nobody.")
+    assert run("downgrade", "base", module="alembic").returncode == 0
+
+
+def test_a_csv_with_other_column_names_is_loaded_once(run: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "theirs.csv"
+    file.write_text(
+        "id," + CSV.replace("\nana", "\n1,ana").replace("\nbob", "\n2,bob").replace("2,bob,robot", "3,bob,robot")
+    )
+    options = [f"--column={column}" for column in [*COLUMNS, "message_id=id"]]
+    run("upgrade", "head", module="alembic")
+    first = run("seed", str(file), "--workspace", "acme", *options)
+    assert "2 stored, 0 duplicates, 1 rejected" in first.stdout
+    assert f"{file.name}:5: enum: user_type" in first.stderr
+    assert first.returncode == 1
+    assert "0 stored, 2 duplicates, 1 rejected" in run("seed", str(file), "--workspace", "acme", *options).stdout
+    wrong = run("seed", str(file), "--column=nothing=x")
+    assert (wrong.returncode, "write FIELD=NAME" in wrong.stderr) == (1, True)
+
+
+def test_evaluate_prints_figures_as_json(run: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "dialogues.jsonl"
+    turns = [("customer", "My blue parcel never came."), ("support_agent", "We send a new parcel to you today.")]
+    messages = [{"speaker": role, "role": role, "text": text} for role, text in turns]
+    dialogue = {
+        "id": "1",
+        "messages": messages,
+        "references": ["The parcel never came and a new parcel is sent today."],
+    }
+    file.write_bytes(orjson.dumps(dialogue) + b"\n")
+    found = run("evaluate", str(file), "--json")
+    assert found.returncode == 0, found.stderr
+    figures = orjson.loads(found.stdout)
+    assert 0 < figures["rouge1"] <= 1
+    assert set(figures) >= {"rouge1", "rouge2", "rougeL", "baselines"}
+    assert "rouge" in run("evaluate", str(file)).stdout.lower()
+
+
+def test_a_wrong_start_is_one_readable_message(run: CommandLine) -> None:
+    for arguments, environment, says in [
+        (["serve"], {"PORT": "0"}, "PORT: "),
+        (["workspaces", "list"], {"DATABASE_URL": "postgresql://u:canary-7f3a@127.0.0.1:9/x"}, "MASTER_KEY is not set"),
+        (
+            ["workspaces", "list"],
+            {
+                "DATABASE_URL": "postgresql://u:canary-7f3a@127.0.0.1:9/x",
+                "MASTER_KEY": "1" * 64,
+                "SECRET_KEY": "2" * 64,
+            },
+            "The database is not available",
+        ),
+    ]:
+        found = run(*arguments, **environment)
+        assert found.returncode == 1
+        assert says in found.stderr
+        assert "Traceback" not in found.stderr
+        assert "canary" not in found.stderr
+
+
+def test_uvicorn_refuses_a_database_that_was_not_migrated(run: CommandLine) -> None:
+    found = run("app.main:app", "--port", str(run.port), module="uvicorn")
+    assert found.returncode != 0
+    assert "alembic upgrade head" in found.stderr
+    assert "Traceback" not in found.stderr
+    assert not run.servers()
