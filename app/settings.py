@@ -30,7 +30,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65_535)] = 8000
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
-    max_body_bytes: Annotated[int, Field(ge=1_024, le=2**30)] = 32 * 2**20
+    max_body_bytes: Annotated[int, Field(ge=1_024, le=2**30)] = 16 * 2**20
 
     database_pool_size: Annotated[int, Field(ge=1, le=1_000)] = 10
     database_timeout_s: Annotated[float, Field(gt=0, le=600)] = 8.0

@@ -84,19 +84,21 @@ _CONVERSATION = f"""
     WHERE c.workspace_id = $1 AND c.conversation_id = $2
 """  # noqa: S608 — only constants
 
+# Positions come as text: the driver takes the first and the last time that Python knows for infinities.
 _MESSAGES = f"""
     SELECT {MESSAGE_COLUMNS} FROM (
         SELECT m.*, sum(octet_length(content)) OVER (ORDER BY timestamp, sequence) - octet_length(content) AS before
         FROM (
             SELECT * FROM messages WHERE workspace_id = $1 AND conversation_id = $2
-            AND (timestamp, sequence) > ($3, $4) ORDER BY timestamp, sequence LIMIT $5
+            AND (timestamp, sequence) > ($3::text::timestamptz, $4) ORDER BY timestamp, sequence LIMIT $5
         ) AS m
     ) AS m WHERE before < $6 ORDER BY m.timestamp, m.sequence
 """  # noqa: S608 — only constants
 
 _HAS_AFTER = """
     SELECT EXISTS (
-        SELECT FROM messages WHERE workspace_id = $1 AND conversation_id = $2 AND (timestamp, sequence) > ($3, $4)
+        SELECT FROM messages WHERE workspace_id = $1 AND conversation_id = $2
+        AND (timestamp, sequence) > ($3::text::timestamptz, $4)
     )
 """
 
@@ -181,12 +183,15 @@ class ChatRepository:
         self, workspace_id: int, conversation_id: str, after: tuple[datetime, int], limit: int, max_bytes: int
     ) -> list[SealedMessage]:
         """Returns up to ``limit`` messages after a position, stopping once ``max_bytes`` of content are reached."""
-        rows = await self._driver.fetch(_MESSAGES, workspace_id, conversation_id, *after, limit, max_bytes)
+        rows = await self._driver.fetch(
+            _MESSAGES, workspace_id, conversation_id, after[0].isoformat(), after[1], limit, max_bytes
+        )
         return [sealed_message(row) for row in rows]
 
     async def has_after(self, workspace_id: int, conversation_id: str, after: tuple[datetime, int]) -> bool:
         """Says whether there are messages after a position."""
-        found: bool = await self._driver.fetchval(_HAS_AFTER, workspace_id, conversation_id, *after)
+        position = after[0].isoformat(), after[1]
+        found: bool = await self._driver.fetchval(_HAS_AFTER, workspace_id, conversation_id, *position)
         return found
 
     async def both_ends(

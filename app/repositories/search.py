@@ -34,10 +34,16 @@ _MATCHES = f"""
     ) AS m
 """  # noqa: S608 — only constants
 
-_SNIPPETS = f"""
-    SELECT ts_headline('pg_catalog.english', left(text, {SEARCHABLE_CHARACTERS}),
-        websearch_to_tsquery('pg_catalog.english', $1), '{SNIPPET_OPTIONS}')
-    FROM unnest($2::text[]) WITH ORDINALITY AS t (text, place) ORDER BY place
+# Any of the words: looking for a phrase, ts_headline takes seconds for some texts, up to PostgreSQL 15 minutes.
+_SNIPPETS = rf"""
+    WITH words AS (
+        SELECT coalesce(string_agg(
+            '''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || '''', ' | '
+        ), '')::tsquery AS query
+        FROM unnest(to_tsvector('pg_catalog.english', $1))
+    )
+    SELECT ts_headline('pg_catalog.english', left(text, {SEARCHABLE_CHARACTERS}), query, '{SNIPPET_OPTIONS}')
+    FROM words, unnest($2::text[]) WITH ORDINALITY AS t (text, place) ORDER BY place
 """  # noqa: S608 — only constants
 
 
@@ -71,9 +77,9 @@ class _Query:
                     " JOIN conversations AS c ON c.workspace_id = $1 AND c.conversation_id = k.conversation_id"
                 )
         if wanted.since is not None:
-            self._where.append(f"k.last_message_at >= {self.value(wanted.since)}")
+            self._where.append(f"k.last_message_at >= {self.time(wanted.since)}")
         if wanted.until is not None:
-            self._where.append(f"{about}.first_message_at < {self.value(wanted.until)}")
+            self._where.append(f"{about}.first_message_at < {self.time(wanted.until)}")
         if wanted.sentiment is not None:
             self._where.append(f"{about}.sentiment = {self.value(str(wanted.sentiment))}")
         if wanted.outcome is not None:
@@ -90,9 +96,13 @@ class _Query:
         self.values.append(value)
         return f"${len(self.values)}"
 
+    def time(self, value: datetime) -> str:
+        """Adds a time: as text, since the driver takes the first and the last one of Python for infinities."""
+        return f"{self.value(value.isoformat())}::text::timestamptz"
+
     def start_after(self, time: datetime, conversation_id: str) -> None:
         """Leaves out what comes before a position, and the position itself."""
-        position = f"({self.value(time)}, {self.value(conversation_id)})"
+        position = f"({self.time(time)}, {self.value(conversation_id)})"
         self._where.append(f"(k.last_message_at, k.conversation_id) < {position}")
 
     def select(self, columns: str) -> str:

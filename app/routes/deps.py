@@ -12,13 +12,16 @@ from app.errors import Invalid, Malformed, Unauthenticated, UnsupportedMediaType
 from app.factory import Services
 from app.schemas.analyses import AnalysisRequest
 from app.schemas.base import Id
-from app.schemas.chats import MessageIn
+from app.schemas.chats import BATCH_SIZE, MessageIn
 from app.schemas.enums import Role
 from app.schemas.problems import ProblemDocument, field_errors
 from app.schemas.viewer import Viewer
 from app.security.permissions import require
 
 T = TypeVar("T")
+
+MAX_QUOTES = 32 * BATCH_SIZE
+"""More unescaped quotes than any body that fits has: validating a million unknown fields would take gigabytes."""
 
 _REFERENCE = "#/components/schemas/{model}"
 
@@ -96,6 +99,8 @@ async def read_json(request: Request, adapter: TypeAdapter[T]) -> T:
     if media_type(request) != "application/json":
         raise UnsupportedMediaType("Send `Content-Type: application/json`.")
     body = await request.body()
+    if body.count(b'"') - body.count(rb"\"") > MAX_QUOTES:
+        raise Invalid("The body holds too many fields.")
     try:
         return adapter.validate_json(body)
     except ValidationError as error:

@@ -41,6 +41,9 @@ class FrontDoor:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         scope["path"] = scope["raw_path"].decode("ascii", "replace")
+        method = scope.get("method", "WEBSOCKET")
+        if method == "HEAD":
+            scope = {**scope, "method": "GET"}  # the server leaves out the body
         started, status = time.perf_counter(), 0
 
         async def send_with_headers(message: Message) -> None:
@@ -60,7 +63,7 @@ class FrontDoor:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
-                _check_url(scope["query_string"])
+                _check_url(scope["raw_path"], scope["query_string"])
                 limit = scope["app"].state.services.max_body_bytes
                 await self._app(scope, _bounded(headers, receive, limit), send_with_headers)
             except ClientDisconnect:
@@ -72,7 +75,7 @@ class FrontDoor:
                 await fail(Internal("Something went wrong on our side; the request id names it in the log."))
             route = getattr(scope.get("route"), "path", None)
             duration_ms = round((time.perf_counter() - started) * 1000, 2)
-            _log.info("request", method=scope["method"], route=route, status=status, duration_ms=duration_ms)
+            _log.info("request", method=method, route=route, status=status, duration_ms=duration_ms)
 
 
 def _bounded(headers: Headers, receive: Receive, limit: int) -> Receive:
@@ -105,7 +108,9 @@ def _readable_failure(scope: Scope, send: Send) -> Send:
     return readable
 
 
-def _check_url(query: bytes) -> None:
+def _check_url(path: bytes, query: bytes) -> None:
+    if not path.isascii():
+        raise Malformed("The path is not percent-encoded UTF-8.")
     if len(query) > MAX_QUERY_BYTES:
         raise Malformed("The query is too long.")
     try:

@@ -13,6 +13,7 @@ from app.errors import Invalid, Malformed, MethodNotAllowed, NotFound, Problem, 
 from app.schemas.problems import field_errors
 
 MEDIA_TYPE = "application/problem+json"
+METHODS = ("DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT")
 
 
 def problem_response(problem: Problem, request_id: str, headers: dict[str, str] | None = None) -> Response:
@@ -77,5 +78,13 @@ def add_handlers(app: FastAPI) -> None:
 
 
 def _methods(app: FastAPI, request: Request) -> list[str]:
-    routes = (route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE)
-    return sorted({method for route in routes for method in getattr(route, "methods", None) or ()})
+    documented = app.openapi()["paths"].get(request.scope["path"])
+    if documented:
+        return sorted(method.upper() for method in documented)
+
+    def taken(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(dict(scope))[0] is Match.FULL for route in app.routes)
+
+    found = [method for method in METHODS if method != request.method and taken(method)]
+    return [*found, "HEAD"] if "GET" in found else found

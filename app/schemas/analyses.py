@@ -96,7 +96,7 @@ class SummaryBody(Schema):
     keywords: list[str]
 
 
-class Summary(SummaryBody, Analysis):
+class Summary(Analysis, SummaryBody):
     """The summary of a conversation."""
 
 
@@ -153,5 +153,5 @@ class InsightsBody(Schema):
     resolution: str
 
 
-class Insights(InsightsBody, Analysis):
+class Insights(Analysis, InsightsBody):
     """The insights into a conversation."""

@@ -1,6 +1,8 @@
 """Storing a stream of any length in constant memory."""
 
-from collections.abc import AsyncIterable, Callable
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from itertools import islice
 
 from app.schemas.chats import Imported, MessageIn, Rejection
 from app.schemas.viewer import Viewer
@@ -37,7 +39,7 @@ class ImportService:
 
         async def take(data: bytes, *, end: bool = False) -> None:
             nonlocal chunk, size
-            for row in reader.feed(data, end=end):
+            async for row in _in_thread(reader.feed(data, end=end)):
                 if isinstance(row.content, Rejection):
                     report.reject(row.content)
                     continue
@@ -63,6 +65,15 @@ class ImportService:
         report.stored += len(messages) - len(batch.duplicates) - len(batch.conflicts)
         for place in batch.conflicts:
             report.reject(Rejection(line=chunk[place].line, code="message_conflict", detail=CONFLICT))
+
+
+async def _in_thread(rows: Iterator[Row]) -> AsyncIterator[Row]:
+    # A hostile block takes a second to read; others are served meanwhile.
+    while part := await asyncio.to_thread(lambda: list(islice(rows, CHUNK_ROWS))):
+        for row in part:
+            yield row
+        if len(part) < CHUNK_ROWS:
+            break
 
 
 class _Report:

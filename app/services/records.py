@@ -16,10 +16,13 @@ from app.schemas.problems import field_errors
 JSON_ROW_BYTES = 6 * 2**20 + 2**16
 """The longest line of NDJSON: 1 MiB of text, every byte escaped, and its ids."""
 
+JSON_ROW_QUOTES = 10_000
+"""More unescaped quotes than any message has: validating a million unknown fields would take gigabytes."""
+
 CSV_ROW_BYTES = 2 * 2**20 + 2**16
 """The longest row of CSV: 1 MiB of text, every byte a doubled quote, and its ids."""
 
-REREAD_BYTES = 64 * 2**20
+REREAD_BYTES = 8 * 2**20
 """How much more than the stream itself may be read again after unbalanced quotes."""
 
 FIELDS = MessageIn.model_fields
@@ -52,6 +55,7 @@ class _Lines:
         self._skipping = False
         self.lines: list[bytes | None] = []
         self.number = 1
+        self.size = 0
 
     def feed(self, data: bytes, *, end: bool) -> None:
         """Adds the lines that are complete."""
@@ -60,15 +64,18 @@ class _Lines:
             self._skipping = not newline
         *whole, self._tail = (self._tail + data).split(b"\n")
         self.lines.extend(line + b"\n" for line in whole)
+        self.size += sum(map(len, whole)) + len(whole)
         if len(self._tail) > self._longest:
             self.lines.append(None)
             self._tail, self._skipping = b"", True
         if end and self._tail:
             self.lines.append(self._tail)
+            self.size += len(self._tail)
             self._tail = b""
 
     def drop(self, count: int) -> None:
         """Forgets the first lines."""
+        self.size -= sum(len(line or b"") for line in self.lines[:count])
         del self.lines[:count]
         self.number += count
 
@@ -85,6 +92,8 @@ class JsonLines:
         for place, line in enumerate(self._lines.lines, self._lines.number):
             if line is None:
                 yield _rejected(place, "too_large", "The line is too long.")
+            elif line.count(b'"') - line.count(rb"\"") > JSON_ROW_QUOTES:
+                yield _rejected(place, "too_large", "The line holds too many fields.")
             elif line.strip():
                 try:
                     yield Row(place, MessageIn.model_validate_json(line))
@@ -124,11 +133,8 @@ class CsvRows:
                 return
             self._names = self._read_header(self._lines.lines[0] if self._lines.lines else b"")
             self._lines.drop(1)
-        if end or self._pending() >= self._retry_at:
+        if end or self._lines.size >= self._retry_at:
             yield from self._rows(self._names, end=end)
-
-    def _pending(self) -> int:
-        return sum(len(line or b"") for line in self._lines.lines) if self._retry_at else 0
 
     def _rows(self, names: list[str], *, end: bool) -> Iterator[Row]:
         lines, source = self._lines, _Cursor(self._lines.lines)
@@ -144,7 +150,7 @@ class CsvRows:
                 size = sum(len(line or b"") for line in lines.lines[done : source.place])
                 if source.exhausted and not end and size <= CSV_ROW_BYTES:
                     # The row goes on in bytes that have not come; looking again at twice the size keeps this linear.
-                    self._retry_at = 2 * size
+                    self._retry_at = min(2 * size, CSV_ROW_BYTES + 1)
                     break
                 self._reread += size
                 yield _rejected(number, "malformed_csv", "A quote is not balanced, or the row is too long.")
