@@ -1,0 +1,122 @@
+"""Deleting: receipts, filters, and nothing left behind."""
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.support.api import Workspace, message
+
+NOTHING = {"conversations": 0, "messages": 0, "participants": 0, "summaries": 0, "insights": 0}
+
+
+async def fill(workspace: Workspace, conversations: int) -> None:
+    messages = [
+        message(f"c{c}", f"m{n}", user_id=f"u{n % 2}-{c % 2}", timestamp=f"2026-11-0{c + 1}T10:00:00Z")
+        for c in range(conversations)
+        for n in range(3)
+    ]
+    assert (await workspace.editor.post("/chats", json=messages)).status_code == 201
+
+
+async def names(workspace: Workspace) -> set[str]:
+    found = (await workspace.viewer.get("/chats", params={"limit": 100})).json()["data"]
+    return {each["conversation_id"] for each in found}
+
+
+def rows_of(postgresql: psycopg.Connection, conversation_id: str) -> dict[str, int]:
+    """Returns how many rows of each table speak of a conversation."""
+    tables = postgresql.execute(
+        "SELECT c.table_name FROM information_schema.columns AS c JOIN information_schema.tables AS t"
+        " USING (table_schema, table_name) WHERE c.column_name = 'conversation_id' AND t.table_schema = 'public'"
+        " AND t.table_type = 'BASE TABLE'"
+    ).fetchall()
+    query = psycopg.sql.SQL("SELECT count(*) FROM {} WHERE conversation_id = %s")
+    counts = {}
+    for (table,) in tables:
+        found = postgresql.execute(query.format(psycopg.sql.Identifier(table)), [conversation_id]).fetchone()
+        counts[table] = found[0] if found else 0
+    return counts
+
+
+async def test_a_deletion_leaves_no_row_that_speaks_of_the_conversation(
+    workspace: Workspace, other_workspace: Workspace, postgresql: psycopg.Connection
+) -> None:
+    await fill(workspace, 2)
+    for path in ("/chats/summarize", "/chats/insights"):
+        assert (await workspace.editor.post(path, json={"conversation_id": "c0"})).status_code == 200
+    before = rows_of(postgresql, "c0")
+    assert {"conversations", "messages", "participants", "summaries", "insights"} <= before.keys()
+    assert 0 not in before.values(), "make a row in every table that speaks of a conversation"
+    answer = await workspace.admin.delete("/chats/c0")
+    receipt = {"conversations": 1, "messages": 3, "participants": 2, "summaries": 1, "insights": 1}
+    assert (answer.status_code, answer.json()) == (200, {"conversation_id": "c0", "deleted": receipt})
+    assert set(rows_of(postgresql, "c0").values()) == {0}
+    assert await names(workspace) == {"c1"}
+    for path in ("/chats/c0", "/chats/c0/summary", "/chats/c0/insights"):
+        assert (await workspace.viewer.get(path)).status_code == 404
+    assert (await workspace.viewer.get("/chats", params={"q": "parcel"})).json()["data"][0]["conversation_id"] == "c1"
+    again = await workspace.admin.delete("/chats/c0")
+    assert (again.status_code, again.json()["code"]) == (404, "not_found")
+
+
+async def test_a_deleted_conversation_can_be_stored_anew(workspace: Workspace) -> None:
+    await fill(workspace, 1)
+    await workspace.admin.delete("/chats/c0")
+    assert (await workspace.editor.post("/chats", json=message("c0", "m1", user_id="new"))).status_code == 201
+    found = (await workspace.viewer.get("/chats/c0")).json()
+    assert (found["message_count"], [p["user_id"] for p in found["participants"]]) == (1, ["new"])
+
+
+async def test_another_workspace_loses_nothing(workspace: Workspace, other_workspace: Workspace) -> None:
+    await fill(other_workspace, 2)
+    await fill(workspace, 1)
+    assert (await workspace.admin.delete("/chats/c1")).status_code == 404
+    assert (await workspace.admin.delete("/chats/c0")).status_code == 200
+    for params in ({"q": "parcel"}, {"user_id": "u0-0"}, {"from": "2026-01-01T00:00:00Z"}):
+        answer = await workspace.admin.delete("/chats", params={**params, "max_delete_count": 100})
+        assert (answer.status_code, answer.json()) == (200, {"deleted": NOTHING})
+    assert await names(other_workspace) == {"c0", "c1"}
+
+
+@pytest.mark.parametrize(
+    ("params", "left"),
+    [
+        ({"user_id": "u0-1"}, {"c0", "c2"}),
+        ({"from": "2026-11-03T00:00:00Z"}, {"c0", "c1"}),
+        ({"to": "2026-11-02T00:00:00Z"}, {"c1", "c2", "c3"}),
+        ({"q": "parcel", "user_id": "u1-0", "from": "2026-11-02T00:00:00Z"}, {"c0", "c1", "c3"}),
+        ({"q": "absent"}, {"c0", "c1", "c2", "c3"}),
+        ({"q": "the"}, {"c0", "c1", "c2", "c3"}),
+    ],
+)
+async def test_a_filter_deletes_what_it_finds(workspace: Workspace, params: dict[str, str], left: set[str]) -> None:
+    await fill(workspace, 4)
+    gone = 4 - len(left)
+    answer = await workspace.admin.delete("/chats", params={**params, "max_delete_count": max(gone, 1)})
+    assert answer.status_code == 200
+    expected = {**NOTHING, "conversations": gone, "messages": 3 * gone, "participants": 2 * gone}
+    assert answer.json() == {"deleted": expected}
+    assert await names(workspace) == left
+
+
+TOO_WIDE: list[tuple[dict[str, Any], str]] = [
+    ({"max_delete_count": 100}, "invalid"),
+    ({}, "invalid"),
+    ({"q": "parcel"}, "invalid"),
+    ({"q": "parcel", "max_delete_count": 3}, "too_many_to_delete"),
+    ({"q": "parcel", "max_delete_count": 0}, "invalid"),
+    ({"q": "parcel", "max_delete_count": 10**30}, "invalid"),
+    ({"q": "parcel", "max_delete_count": 100, "limit": 1}, "invalid"),
+    ({"q": "", "max_delete_count": 100}, "invalid"),
+    ({"user_id": "", "max_delete_count": 100}, "invalid"),
+    ({"user": "u0-0", "max_delete_count": 100}, "invalid"),
+]
+
+
+async def test_a_deletion_that_is_too_wide_deletes_nothing(workspace: Workspace) -> None:
+    for params, code in TOO_WIDE:
+        await fill(workspace, 4)
+        answer = await workspace.admin.delete("/chats", params=params)
+        assert (answer.status_code, answer.json()["code"]) == (422, code)
+        assert len(await names(workspace)) == 4
