@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
@@ -14,6 +15,7 @@ from app.routes.deps import AtLeast
 from app.schemas.enums import Role
 from app.settings import ROOT, Settings
 
+LINT_IMPORTS = Path(sys.executable).with_name("lint-imports")
 PUBLIC = {"getLiveness", "getReadiness"}
 NEEDED = {
     "analyzeConversation": Role.EDITOR,
@@ -30,7 +32,7 @@ NEEDED = {
 
 
 def test_imports_go_down_the_stair_only() -> None:
-    found = subprocess.run(["lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    found = subprocess.run([LINT_IMPORTS, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout
     assert ", 0 broken." in found.stdout
 
