@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import TypeAdapter
 
-from app.routes.deps import App, Editor, PathId, Reader, json_body, read_json, reference, reply
+from app.routes.deps import App, ConversationId, Editor, Reader, json_body, read_json, reference, reply
 from app.routes.problems import describe
 from app.schemas.analyses import AnalysisRequest, Insights, Summary
 
@@ -32,7 +32,7 @@ async def summarize_conversation(request: Request, app: App, viewer: Editor) -> 
     response_model=Summary,
     responses=describe(400, 401, 403, 404, 422, 503),
 )
-async def get_summary(app: App, viewer: Reader, conversation_id: PathId) -> Response:
+async def get_summary(app: App, viewer: Reader, conversation_id: ConversationId) -> Response:
     """Returns the stored summary; `stale` when messages came or went after it."""
     return reply(await app.summaries.get(viewer, conversation_id))
 
@@ -57,6 +57,6 @@ async def analyze_conversation(request: Request, app: App, viewer: Editor) -> Re
     response_model=Insights,
     responses=describe(400, 401, 403, 404, 422, 503),
 )
-async def get_insights(app: App, viewer: Reader, conversation_id: PathId) -> Response:
+async def get_insights(app: App, viewer: Reader, conversation_id: ConversationId) -> Response:
     """Returns the stored insights; `stale` when messages came or went after them."""
     return reply(await app.insights.get(viewer, conversation_id))

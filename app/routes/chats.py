@@ -8,7 +8,19 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, TypeAdapter
 
 from app.errors import UnsupportedMediaType
-from app.routes.deps import Admin, App, Editor, PathId, Reader, json_body, media_type, read_json, reference, reply
+from app.routes.deps import (
+    Admin,
+    App,
+    ConversationId,
+    Editor,
+    Reader,
+    UserId,
+    json_body,
+    media_type,
+    read_json,
+    reference,
+    reply,
+)
 from app.routes.problems import describe
 from app.schemas.chats import (
     BATCH_SIZE,
@@ -112,7 +124,7 @@ async def delete_conversations(app: App, viewer: Admin, query: Annotated[DeleteQ
     responses={304: {"description": "Not Modified"}, **describe(400, 401, 403, 404, 422, 503)},
 )
 async def get_conversation(
-    request: Request, app: App, viewer: Reader, conversation_id: PathId, query: Annotated[MessageQuery, Query()]
+    request: Request, app: App, viewer: Reader, conversation_id: ConversationId, query: Annotated[MessageQuery, Query()]
 ) -> Response:
     """Returns a conversation with its messages, oldest first."""
     row = await app.chats.conversation(viewer, conversation_id)
@@ -131,7 +143,7 @@ async def get_conversation(
     response_model=DeletedConversation,
     responses=describe(400, 401, 403, 404, 422, 503),
 )
-async def delete_conversation(app: App, viewer: Admin, conversation_id: PathId) -> Response:
+async def delete_conversation(app: App, viewer: Admin, conversation_id: ConversationId) -> Response:
     """Removes a conversation and everything that was derived from it, and says how much that was."""
     return reply(await app.chats.delete(viewer, conversation_id))
 
@@ -144,7 +156,7 @@ async def delete_conversation(app: App, viewer: Admin, conversation_id: PathId) 
     responses=describe(400, 401, 403, 422, 503),
 )
 async def list_user_conversations(
-    request: Request, app: App, viewer: Reader, user_id: PathId, query: Annotated[UserQuery, Query()]
+    request: Request, app: App, viewer: Reader, user_id: UserId, query: Annotated[UserQuery, Query()]
 ) -> Response:
     """Lists the conversations that somebody sent messages in, newest first, in numbered pages with `Link` headers."""
     found = await app.search.history(viewer, user_id, query)

@@ -75,7 +75,9 @@ def _decode_segment(segment: object) -> str:
         raise ValueError("must be percent-encoded UTF-8") from None
 
 
-PathId = Annotated[Id, BeforeValidator(_decode_segment), Path()]
+_PathId = Annotated[Id, BeforeValidator(_decode_segment)]
+ConversationId = Annotated[_PathId, Path(examples=["order-1042"])]
+UserId = Annotated[_PathId, Path(examples=["ana"])]
 
 
 def media_type(request: Request) -> str:

@@ -13,11 +13,22 @@ from app.errors import Invalid, Malformed, MethodNotAllowed, NotFound, Problem, 
 from app.schemas.problems import field_errors
 
 MEDIA_TYPE = "application/problem+json"
+EXAMPLE_ID = "1b320d1ac94b4fb7892ffc016f763a79"
+_KINDS = {kind.status: kind for kind in Problem.__subclasses__()}
 METHODS = ("DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT")
 
 
 def problem_response(problem: Problem, request_id: str, headers: dict[str, str] | None = None) -> Response:
     """Returns a problem as a response."""
+    headers = {"Cache-Control": "no-store", **(headers or {})}
+    if problem.status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(problem, Unavailable):
+        headers["Retry-After"] = str(problem.retry_after_seconds)
+    return Response(orjson.dumps(_document(problem, request_id)), problem.status, headers, MEDIA_TYPE)
+
+
+def _document(problem: Problem, request_id: str) -> dict[str, Any]:
     document: dict[str, Any] = {
         "type": f"urn:chat-insights:problem:{problem.code}",
         "title": problem.title,
@@ -28,12 +39,7 @@ def problem_response(problem: Problem, request_id: str, headers: dict[str, str] 
     }
     if problem.errors:
         document["errors"] = [error._asdict() for error in problem.errors]
-    headers = {"Cache-Control": "no-store", **(headers or {})}
-    if problem.status == HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(problem, Unavailable):
-        headers["Retry-After"] = str(problem.retry_after_seconds)
-    return Response(orjson.dumps(document), problem.status, headers, MEDIA_TYPE)
+    return document
 
 
 def describe(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -41,7 +47,14 @@ def describe(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": HTTPStatus(status).phrase,
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}},
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"$ref": "#/components/schemas/ProblemDocument"},
+                    "example": _document(
+                        _KINDS[status](_KINDS[status].title + "."), "1b320d1ac94b4fb7892ffc016f763a79"
+                    ),
+                }
+            },
         }
         for status in statuses
     }

@@ -4,12 +4,15 @@ from typing import Annotated
 
 from pydantic import Field, StrictBool
 
-from app.schemas.base import Id, Schema, Timestamp
+from app.schemas import examples
+from app.schemas.base import Id, Schema, Timestamp, example
 from app.schemas.enums import Outcome, QuestionStatus, Sentiment, UserType
 
 
 class AnalysisRequest(Schema):
     """Which conversation to read; ``force`` reads it anew even if nothing changed."""
+
+    model_config = example(examples.ANALYSIS_REQUEST)
 
     conversation_id: Annotated[Id, Field(examples=["order-1042"])]
     force: StrictBool = False
@@ -99,6 +102,8 @@ class SummaryBody(Schema):
 class Summary(Analysis, SummaryBody):
     """The summary of a conversation."""
 
+    model_config = example(examples.SUMMARY)
+
 
 class SenderSentiment(Schema):
     """How one sender feels over the whole conversation."""
@@ -155,3 +160,5 @@ class InsightsBody(Schema):
 
 class Insights(Analysis, InsightsBody):
     """The insights into a conversation."""
+
+    model_config = example(examples.INSIGHTS)

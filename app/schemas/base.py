@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
 
@@ -64,3 +64,8 @@ class Schema(BaseModel):
     """An object of the API: closed and immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def example(value: dict[str, Any]) -> ConfigDict:
+    """Returns the configuration of a schema that shows an example in the OpenAPI document."""
+    return ConfigDict(json_schema_extra={"examples": [value]})

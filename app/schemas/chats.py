@@ -4,7 +4,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from app.schemas.base import Content, Id, Schema, Timestamp
+from app.schemas import examples
+from app.schemas.base import Content, Id, Schema, Timestamp, example
 from app.schemas.enums import Outcome, Sentiment, UserType
 
 BATCH_SIZE = 10_000
@@ -15,6 +16,8 @@ DELETE_SIZE = 10_000
 
 class MessageIn(Schema):
     """A message to store."""
+
+    model_config = example(examples.MESSAGE_IN)
 
     conversation_id: Annotated[Id, Field(description="Made on first sight.", examples=["order-1042"])]
     message_id: Annotated[
@@ -42,6 +45,8 @@ class Message(Schema):
 class Stored(Schema):
     """What came of storing messages; ``message_ids`` are in the order they were sent."""
 
+    model_config = example(examples.STORED)
+
     stored: int
     duplicates: int
     conversations: Annotated[int, Field(description="How many conversations the messages belong to.")]
@@ -58,6 +63,8 @@ class Rejection(Schema):
 
 class Imported(Schema):
     """What came of a stream: stored, duplicates and rejected add up to the rows sent."""
+
+    model_config = example(examples.IMPORTED)
 
     stored: int
     duplicates: int
@@ -88,6 +95,8 @@ class Conversation(Schema):
 class ConversationPage(Conversation):
     """A conversation with a page of its messages, oldest first."""
 
+    model_config = example(examples.CONVERSATION_PAGE)
+
     messages: list[Message]
     has_more: bool
     next_cursor: str | None
@@ -109,6 +118,8 @@ class ConversationItem(Conversation):
 class ConversationList(Schema):
     """A page of conversations, newest first."""
 
+    model_config = example(examples.CONVERSATION_LIST)
+
     data: list[ConversationItem]
     has_more: bool
     next_cursor: str | None
@@ -116,6 +127,8 @@ class ConversationList(Schema):
 
 class NumberedConversationList(Schema):
     """A numbered page of a sender's conversations, newest first."""
+
+    model_config = example(examples.NUMBERED_CONVERSATION_LIST)
 
     data: list[ConversationItem]
     has_more: bool
@@ -137,11 +150,15 @@ class DeletedRows(Schema):
 class DeletedConversation(Schema):
     """The receipt for a deleted conversation."""
 
+    model_config = example(examples.DELETED_CONVERSATION)
+
     conversation_id: str
     deleted: DeletedRows
 
 
 class DeletedConversations(Schema):
     """The receipt for conversations deleted by a filter."""
+
+    model_config = example(examples.DELETED_CONVERSATIONS)
 
     deleted: DeletedRows

@@ -1,10 +1,13 @@
 """How the service is."""
 
-from app.schemas.base import Schema
+from app.schemas import examples
+from app.schemas.base import Schema, example
 
 
 class Health(Schema):
     """Alive or ready, and why not; ``checks`` has a word for each dependency."""
+
+    model_config = example(examples.HEALTH)
 
     status: str
     checks: dict[str, str]

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from app.errors import FieldError
-from app.schemas.base import Schema
+from app.schemas import examples
+from app.schemas.base import Schema, example
 
 
 class ErrorPart(Schema):
@@ -20,6 +21,8 @@ class ErrorPart(Schema):
 
 class ProblemDocument(Schema):
     """An ``application/problem+json`` document."""
+
+    model_config = example(examples.PROBLEM)
 
     type: str
     title: str

@@ -7,10 +7,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from jsonschema import validate
 
 from app.factory import build
 from app.schemas.enums import Role
@@ -43,6 +45,7 @@ def test_schemathesis_finds_nothing(served: tuple[str, str], tmp_path: Path) -> 
             sys.executable,
             "-m",
             "schemathesis.cli",
+            f"--config-file={ROOT / 'tests/support/schemathesis.toml'}",
             "run",
             f"{url}/openapi.json",
             "-H",
@@ -66,6 +69,33 @@ async def test_the_examples_of_streams_work(app: FastAPI, workspace: Workspace) 
         sent = await workspace.editor.post("/chats", content=content[media]["example"], headers={"Content-Type": media})
         assert (sent.status_code, sent.json()["stored"], sent.json()["rejected"]) == (200, 1, 0)
         await workspace.admin.delete("/chats/order-1042")
+
+
+async def test_every_body_has_an_example_that_fits_its_schema(app: FastAPI) -> None:
+    document = app.openapi()
+    shown = 0
+    for path in document["paths"].values():
+        for operation in path.values():
+            answers = [answer.get("content", {}) for answer in operation["responses"].values()]
+            for content in [operation.get("requestBody", {}).get("content", {}), *answers]:
+                for media, body in content.items():
+                    examples = [body["example"]] if "example" in body else examples_of(document, body["schema"])
+                    assert examples, (operation["operationId"], media)
+                    for example in examples:
+                        validate(example, {**body["schema"], "components": document["components"]})
+                        shown += 1
+    assert shown > 60
+
+
+def examples_of(document: dict[str, Any], schema: dict[str, Any]) -> list[Any]:
+    """Returns the examples of a schema, or of the first that it offers."""
+    while "anyOf" in schema or "$ref" in schema:
+        if "$ref" in schema:
+            schema = document["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+        else:
+            schema = schema["anyOf"][0]
+    found: list[Any] = schema.get("examples", [])
+    return found
 
 
 async def test_the_document_is_complete(app: FastAPI) -> None:

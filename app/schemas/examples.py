@@ -1,0 +1,142 @@
+"""The example of each object in the OpenAPI document: one conversation, all the way through.
+
+None of them holds a null: FastAPI leaves nulls out of the document.
+"""
+
+from typing import Any
+
+_TIMES = {"first_message_at": "2026-11-22T10:00:00.000000Z", "last_message_at": "2026-11-22T10:02:00.000000Z"}
+_CURSOR = "M01MxMp9okUvkGBVNJZWPFsiMjAyNi0xMS0yMlQxMDowMDowMCswMDowMCIsMTYzODVd"
+_ASKED = "Hi, my parcel has not arrived yet. Can I get a refund?"
+_ANSWERED = "It is lost, so I have refunded 25 dollars to your card."
+_REFUNDED = [{"message_id": "m-2", "quote": _ANSWERED}]
+
+MESSAGE_IN: dict[str, Any] = {
+    "conversation_id": "order-1042",
+    "message_id": "m-1",
+    "user_id": "ana",
+    "user_type": "customer",
+    "message_content": _ASKED,
+    "timestamp": "2026-11-22T10:00:00Z",
+}
+STORED: dict[str, Any] = {"stored": 1, "duplicates": 0, "conversations": 1, "message_ids": ["m-1"]}
+IMPORTED: dict[str, Any] = {
+    "stored": 2,
+    "duplicates": 0,
+    "rejected": 1,
+    "errors": [
+        {"line": 4, "code": "enum", "detail": "user_type: Input should be 'customer' or 'support_agent'"},
+    ],
+}
+_CONVERSATION: dict[str, Any] = {
+    "conversation_id": "order-1042",
+    "message_count": 3,
+    **_TIMES,
+    "participants": [
+        {"user_id": "ana", "user_type": "customer", "message_count": 2},
+        {"user_id": "bob", "user_type": "support_agent", "message_count": 1},
+    ],
+    "sentiment": "positive",
+    "outcome": "yes",
+}
+CONVERSATION_PAGE: dict[str, Any] = {
+    **_CONVERSATION,
+    "messages": [
+        {
+            "message_id": "m-1",
+            "user_id": "ana",
+            "user_type": "customer",
+            "message_content": _ASKED,
+            "timestamp": "2026-11-22T10:00:00.000000Z",
+        }
+    ],
+    "has_more": True,
+    "next_cursor": _CURSOR,
+}
+_FOUND = {**_CONVERSATION, "matches": [{"message_id": "m-2", "snippet": _ANSWERED}]}
+CONVERSATION_LIST: dict[str, Any] = {"data": [_FOUND], "has_more": True, "next_cursor": _CURSOR}
+NUMBERED_CONVERSATION_LIST: dict[str, Any] = {
+    "data": [_CONVERSATION],
+    "has_more": False,
+    "page": 1,
+    "total": 1,
+    "pages": 1,
+}
+_DELETED = {"conversations": 1, "messages": 3, "participants": 2, "summaries": 1, "insights": 1}
+DELETED_CONVERSATION: dict[str, Any] = {"conversation_id": "order-1042", "deleted": _DELETED}
+DELETED_CONVERSATIONS: dict[str, Any] = {"deleted": _DELETED}
+ANALYSIS_REQUEST: dict[str, Any] = {"conversation_id": "order-1042", "force": False}
+_ANALYSIS: dict[str, Any] = {
+    "conversation_id": "order-1042",
+    "coverage": {"messages_read": 3, "messages_total": 3, "complete": True},
+    "provenance": {
+        "model": "local/extractive",
+        "provider": "local",
+        "fallbacks": [{"model": "xai/grok-4.3", "reason": "rate_limited"}],
+        "prompt_version": "summary-6feb8b3cd65d",
+        "input_sha256": "88b9f404e12cbf3850cf1ab9144d89eff0bd44b820220cc0da5cb45bd20fa7e5",
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "cost_usd": 0.0,
+        "latency_ms": 7,
+    },
+    "stale": False,
+    "created_at": "2026-11-22T10:05:00.000000Z",
+    "updated_at": "2026-11-22T10:05:00.000000Z",
+}
+SUMMARY: dict[str, Any] = {
+    "summary": (
+        "The customer says: my parcel has not arrived yet. Can I get a refund? "
+        "The agent says: It is lost, so I have refunded 25 dollars to your card."
+    ),
+    "action_items": [],
+    "decisions": [{"text": _ANSWERED, "evidence": _REFUNDED, "verified": True}],
+    "questions": [
+        {
+            "text": "Can I get a refund?",
+            "evidence": [{"message_id": "m-1", "quote": "Can I get a refund?"}],
+            "verified": True,
+            "status": "answered",
+            "answer": _ANSWERED,
+        }
+    ],
+    "sentiment": "positive",
+    "outcome": "yes",
+    "keywords": ["refund", "parcel", "arrived"],
+    **_ANALYSIS,
+}
+INSIGHTS: dict[str, Any] = {
+    "sentiment": {
+        "label": "positive",
+        "score": 0.5028,
+        "confidence": 0.775,
+        "by_participant": [{"user_id": "ana", "user_type": "customer", "label": "positive", "score": 0.5028}],
+        "timeline": [{"message_id": "m-1", "timestamp": "2026-11-22T10:00:00.000000Z", "score": -0.1159}],
+    },
+    "outcome": {
+        "label": "yes",
+        "confidence": 0.798,
+        "reason": "At the end the matter was settled, or the customer was content with the answer.",
+        "evidence": _REFUNDED,
+        "verified": True,
+    },
+    "keywords": [{"text": "refund", "score": 1.0}],
+    "resolution": "The matter was settled.",
+    **_ANALYSIS,
+}
+HEALTH: dict[str, Any] = {"status": "ok", "checks": {"database": "ok", "schema": "ok"}}
+PROBLEM: dict[str, Any] = {
+    "type": "urn:chat-insights:problem:invalid",
+    "title": "The request is invalid",
+    "status": 422,
+    "detail": "A parameter is invalid.",
+    "code": "invalid",
+    "request_id": "1b320d1ac94b4fb7892ffc016f763a79",
+    "errors": [
+        {
+            "pointer": "limit",
+            "code": "less_than_equal",
+            "detail": "Input should be less than or equal to 100",
+        }
+    ],
+}
