@@ -27,7 +27,7 @@ MESSAGE_COLUMNS = "m.message_id, m.user_id, m.user_type, m.timestamp, m.content,
 # each other in a circle. A known message costs an index look-up and no hashing.
 _INSERT = """
     WITH input AS (
-        SELECT * FROM json_to_recordset($2::text::json) AS r (conversation_id text, message_id text, user_id text,
+        SELECT * FROM json_to_recordset(convert_from($2, 'UTF8')::json) AS r (conversation_id text, message_id text, user_id text,
             user_type text, timestamp timestamptz, content text, words text, place bigint)
     ), stored AS (
         INSERT INTO messages AS m (workspace_id, conversation_id, message_id, sequence, user_id, user_type, timestamp,
@@ -74,7 +74,7 @@ _ALIGN_PARTICIPANTS = """
 
 _STORED = f"""
     SELECT m.conversation_id, {MESSAGE_COLUMNS}
-    FROM json_to_recordset($2::text::json) AS i (conversation_id text, message_id text)
+    FROM json_to_recordset(convert_from($2, 'UTF8')::json) AS i (conversation_id text, message_id text)
     JOIN messages AS m ON m.workspace_id = $1
     AND m.conversation_id = i.conversation_id COLLATE "C" AND m.message_id = i.message_id COLLATE "C"
 """  # noqa: S608 — only constants
@@ -160,7 +160,7 @@ class ChatRepository:
                 }
                 for message in part
             ]
-            stored += await self._driver.fetch(_INSERT, workspace_id, orjson.dumps(rows).decode(), *pads, batch)
+            stored += await self._driver.fetch(_INSERT, workspace_id, orjson.dumps(rows), *pads, batch)
         grown = list({row["conversation_id"] for row in stored if row["existed"]})
         if grown:
             await self._driver.execute(_ALIGN_PARTICIPANTS, workspace_id, grown)
@@ -170,7 +170,7 @@ class ChatRepository:
         """Returns those of the (conversation, message) ids that exist."""
         if not ids:
             return {}
-        wanted = orjson.dumps([{"conversation_id": c, "message_id": m} for c, m in ids]).decode()
+        wanted = orjson.dumps([{"conversation_id": c, "message_id": m} for c, m in ids])
         rows = await self._driver.fetch(_STORED, workspace_id, wanted)
         return {(row[0], row[1]): sealed_message(row[1:]) for row in rows}
 

@@ -10,7 +10,7 @@ from app.services.chats import CONFLICT, ChatService
 from app.services.records import Reader, Row
 
 CHUNK_ROWS = 1_000
-CHUNK_CHARACTERS = 2**20
+CHUNK_CHARACTERS = 2**19
 BLOCK_BYTES = 2**16
 ERRORS_TOLD = 1_000
 
