@@ -24,11 +24,12 @@ CONVERSATION_COLUMNS = f"""
 MESSAGE_COLUMNS = "m.message_id, m.user_id, m.user_type, m.timestamp, m.content, m.sequence"
 
 # Messages, conversations and participants are written in the order of their ids, so that no two statements wait for
-# each other in a circle. A known message costs an index look-up and no hashing.
+# each other in a circle. A known message costs an index look-up and no hashing. Nothing joins what was just stored: the
+# planner takes it for one row, and would compare every row with every other.
 _INSERT = """
     WITH input AS (
-        SELECT * FROM json_to_recordset(convert_from($2, 'UTF8')::json) AS r (conversation_id text, message_id text, user_id text,
-            user_type text, timestamp timestamptz, content text, words text, place bigint)
+        SELECT * FROM json_to_recordset(convert_from($2, 'UTF8')::json) AS r (conversation_id text, message_id text,
+            user_id text, user_type text, timestamp timestamptz, content text, words text, place bigint)
     ), stored AS (
         INSERT INTO messages AS m (workspace_id, conversation_id, message_id, sequence, user_id, user_type, timestamp,
             content, search_vector)
@@ -50,21 +51,24 @@ _INSERT = """
             message_count = c.message_count + excluded.message_count,
             first_message_at = least(c.first_message_at, excluded.first_message_at),
             last_message_at = greatest(c.last_message_at, excluded.last_message_at)
-        RETURNING c.conversation_id, c.last_message_at, xmax <> 0 AS existed
+        RETURNING c.conversation_id, xmax <> 0 AS existed
     ), senders AS (
         INSERT INTO participants AS p (workspace_id, conversation_id, user_id, user_type, message_count,
             last_message_at)
-        SELECT $1, conversation_id, s.user_id, max(s.user_type), count(*), max(t.last_message_at)
-        FROM stored AS s JOIN touched AS t USING (conversation_id)
-        GROUP BY conversation_id, s.user_id ORDER BY conversation_id, s.user_id
+        SELECT $1, conversation_id, user_id, max(user_type), count(*),
+            max(max(timestamp)) OVER (PARTITION BY conversation_id)
+        FROM stored GROUP BY conversation_id, user_id ORDER BY conversation_id, user_id
         ON CONFLICT (workspace_id, conversation_id, user_id) DO UPDATE SET
             user_type = excluded.user_type, message_count = p.message_count + excluded.message_count,
             last_message_at = excluded.last_message_at
     )
-    SELECT conversation_id, message_id, existed FROM stored JOIN touched USING (conversation_id)
+    SELECT conversation_id, message_id,
+        conversation_id IN (SELECT conversation_id FROM touched WHERE existed) AS existed
+    FROM stored
 """
 
-# A statement of its own: by now the conversations are locked, and it sees the participants that others added.
+# A statement of its own: by now the conversations are locked, and it sees their times and the participants that others
+# added.
 _ALIGN_PARTICIPANTS = """
     UPDATE participants AS p SET last_message_at = c.last_message_at
     FROM conversations AS c
