@@ -113,6 +113,8 @@ class Database:
         except asyncio.CancelledError:
             raise
         except _TRANSIENT as error:
+            if isinstance(error, ValueError):
+                raise  # the driver's word for a wrong argument
             raise Unavailable("The database is not available or took too long.") from error
 
 

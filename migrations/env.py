@@ -26,7 +26,7 @@ def migrate(connection: Connection) -> None:
 
 
 def main() -> None:
-    """Migrates the database of ``-x``, of the settings, or the embedded one."""
+    """Migrates over the connection handed in, or the database of the settings, or the embedded one."""
     given: Connection | None = context.config.attributes.get("connection")
     if context.is_offline_mode():
         context.configure(dialect_name="postgresql", target_metadata=Base.metadata, literal_binds=True)

@@ -11,7 +11,7 @@ from psycopg import sql
 from app.errors import ConfigurationError
 from app.factory import Services, build
 from app.security.blind_index import keyed_hash, search_pads
-from app.security.encryption import MasterKeys, new_workspace_keys
+from app.security.encryption import MESSAGE, MasterKeys, new_workspace_keys
 from app.settings import Settings
 from tests.conftest import MASTER_KEY
 from tests.support.api import Workspace, message
@@ -110,7 +110,7 @@ async def test_master_keys_rotate_while_texts_stay(
         [row] = await rotated.workspaces.all()
         cipher = (await rotated.workspaces.keys(row.workspace_id)).conversation("c1")
     assert postgresql.execute("SELECT content FROM messages").fetchall() == before
-    assert cipher.open("m1", before[0][0]) == message()["message_content"]
+    assert cipher.open(MESSAGE, "m1", before[0][0]) == message()["message_content"]
     # The instance that was running before the rotation goes on.
     assert (await workspace.viewer.get("/chats/c1")).status_code == 200
 
@@ -130,7 +130,20 @@ def test_a_wrapped_key_opens_for_its_own_workspace_only() -> None:
     with pytest.raises(ConfigurationError):
         master.unwrap(2, master.current_id, wrapped)
     with pytest.raises(InvalidTag):
-        new_workspace_keys(1).conversation("c").open("m", keys.conversation("c").seal("m", "text"))
+        new_workspace_keys(1).conversation("c").open(MESSAGE, "m", keys.conversation("c").seal(MESSAGE, "m", "text"))
+
+
+@pytest.mark.parametrize("place", ["kind", "name", "conversation", "key id"])
+def test_a_blob_opens_only_as_what_it_was_sealed(place: str) -> None:
+    keys = new_workspace_keys(1)
+    blob = keys.conversation("c").seal("summary", "keywords", "text")
+    assert keys.conversation("c").open("summary", "keywords", blob) == "text"
+    with pytest.raises(InvalidTag):
+        keys.conversation("d" if place == "conversation" else "c").open(
+            MESSAGE if place == "kind" else "summary",
+            "decisions" if place == "name" else "keywords",
+            b"\2" + blob[1:] if place == "key id" else blob,
+        )
 
 
 def secrets(**texts: str) -> dict[str, object]:

@@ -73,6 +73,7 @@ async def http_client(timeout_s: float) -> AsyncIterator[Any]:
     from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
 
     client = AsyncHTTPHandler(timeout=timeout_s, event_hooks={"response": [_bound]}, follow_redirects=False)
+    client.client.headers["accept-encoding"] = "identity"
     try:
         yield client
     finally:
@@ -80,11 +81,13 @@ async def http_client(timeout_s: float) -> AsyncIterator[Any]:
 
 
 async def _bound(response: Any) -> None:
-    """Replaces a body that is too long by an empty one."""
+    """Replaces a body that is too long, or compressed though nobody asked for it, by an empty one."""
     import httpx
 
     answer = response.status_code == httpx.codes.OK and "json" in response.headers.get("content-type", "")
     limit = ANSWER_BYTES if answer else ERROR_BYTES
+    if response.headers.pop("content-encoding", "identity") != "identity":
+        limit = -1
     body, stream = b"", response.stream
     async for chunk in stream:
         body += chunk

@@ -24,8 +24,9 @@ CONVERSATION_COLUMNS = f"""
 MESSAGE_COLUMNS = "m.message_id, m.user_id, m.user_type, m.timestamp, m.content, m.sequence"
 
 # Messages, conversations and participants are written in the order of their ids, so that no two statements wait for
-# each other in a circle. A known message costs an index look-up and no hashing. Nothing joins what was just stored: the
-# planner takes it for one row, and would compare every row with every other.
+# each other in a circle. (Two batches of several statements, the same sent twice at once, may: one answers 503.)
+# A known message costs an index look-up and no hashing. Nothing joins what was just stored: the planner takes it for
+# one row, and would compare every row with every other.
 _INSERT = """
     WITH input AS (
         SELECT * FROM json_to_recordset(convert_from($2, 'UTF8')::json) AS r (conversation_id text, message_id text,

@@ -162,7 +162,7 @@ async def list_user_conversations(
     found = await app.search.history(viewer, user_id, query)
     pages = {"first": 1, "last": max(found.pages, 1)}
     if query.page > 1:
-        pages["prev"] = query.page - 1
+        pages["prev"] = min(query.page - 1, pages["last"])
     if found.has_more:
         pages["next"] = query.page + 1
     others = [(name, value) for name, value in parse_qsl(request.url.query) if name not in ("page", "limit")]

@@ -3,12 +3,13 @@
 from fastapi import APIRouter, Response
 
 from app.routes.deps import App, reply
+from app.routes.problems import describe
 from app.schemas.health import Health
 
 router = APIRouter(tags=["operations"])
 
 
-@router.get("/livez", operation_id="getLiveness", summary="Alive?", response_model=Health)
+@router.get("/livez", operation_id="getLiveness", summary="Alive?", response_model=Health, responses=describe(400))
 async def get_liveness() -> Response:
     """Answers while the process runs, whatever happens around it."""
     return reply(Health(status="ok", checks={}))
@@ -19,7 +20,7 @@ async def get_liveness() -> Response:
     operation_id="getReadiness",
     summary="Ready?",
     response_model=Health,
-    responses={503: {"model": Health, "description": "Not ready: `checks` says why."}},
+    responses={**describe(400), 503: {"model": Health, "description": "Not ready: `checks` says why."}},
 )
 async def get_readiness(app: App) -> Response:
     """Answers 200 when requests can be served and 503 otherwise, with the state of each dependency."""

@@ -132,6 +132,7 @@ class NumberedConversationList(Schema):
 
     data: list[ConversationItem]
     has_more: bool
+    next_cursor: Annotated[str | None, Field(description="Always null: pages are numbered.")] = None
     page: int
     total: int
     pages: int

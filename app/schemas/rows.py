@@ -43,7 +43,7 @@ class NewMessage(NamedTuple):
 
 
 class SealedMessage(NamedTuple):
-    """A stored message; ``position`` is its place in the order of its conversation."""
+    """A stored message; ``sequence`` is the order of arrival."""
 
     message_id: str
     user_id: str

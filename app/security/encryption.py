@@ -28,6 +28,10 @@ def derive(key: bytes, purpose: str, context: str = "") -> bytes:
     return HKDFExpand(SHA256(), KEY_BYTES, f"{purpose}\0{context}".encode()).derive(key)
 
 
+MESSAGE = "message"
+"""The kind of text that messages are; summaries and insights are kinds of their own."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class ConversationCipher:
     """Seals and opens what belongs to one conversation."""
@@ -36,22 +40,22 @@ class ConversationCipher:
     conversation_id: str
     _aead: AESGCM
 
-    def seal(self, name: str, text: str) -> bytes:
-        """Returns ``text`` encrypted; ``name`` is what it is: a message id, or a part of a summary."""
+    def seal(self, kind: str, name: str, text: str) -> bytes:
+        """Returns ``text`` encrypted; ``kind`` and ``name`` say what it is: a message's id, a part of a summary."""
         nonce = os.urandom(NONCE_BYTES)
-        return DATA_KEY_ID + nonce + self._aead.encrypt(nonce, text.encode(), self._associated_data(name))
+        return DATA_KEY_ID + nonce + self._aead.encrypt(nonce, text.encode(), self._belongs(DATA_KEY_ID, kind, name))
 
-    def open(self, name: str, blob: bytes) -> str:
+    def open(self, kind: str, name: str, blob: bytes) -> str:
         """Returns the text of a blob.
 
         Raises:
             cryptography.exceptions.InvalidTag: if it was changed, moved, or is under another key.
         """
-        nonce, ciphertext = blob[1 : 1 + NONCE_BYTES], blob[1 + NONCE_BYTES :]
-        return self._aead.decrypt(nonce, ciphertext, self._associated_data(name)).decode()
+        key_id, nonce, ciphertext = blob[:1], blob[1 : 1 + NONCE_BYTES], blob[1 + NONCE_BYTES :]
+        return self._aead.decrypt(nonce, ciphertext, self._belongs(key_id, kind, name)).decode()
 
-    def _associated_data(self, name: str) -> bytes:
-        return f"{self.workspace_id}\0{self.conversation_id}\0{name}".encode()
+    def _belongs(self, key_id: bytes, kind: str, name: str) -> bytes:
+        return key_id + f"{self.workspace_id}\0{self.conversation_id}\0{kind}\0{name}".encode()
 
 
 @dataclass(frozen=True, slots=True, repr=False)

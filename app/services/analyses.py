@@ -26,6 +26,7 @@ from app.schemas.enums import Outcome, Sentiment
 from app.schemas.rows import AnalysisRow, Labels
 from app.schemas.viewer import Viewer
 from app.security.blind_index import keyword_hash
+from app.security.encryption import MESSAGE
 from app.services.drafts import checked_insights, checked_summary
 from app.services.workspaces import WorkspaceService
 
@@ -120,7 +121,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
                 user_id=message.user_id,
                 user_type=message.user_type,
                 timestamp=message.timestamp,
-                text=cipher.open(message.message_id, message.content),
+                text=cipher.open(MESSAGE, message.message_id, message.content),
             )
             for message in sealed
         ]
@@ -136,8 +137,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
                 conversation_id,
                 made_at=found.created_at,
                 parts={
-                    name: cipher.seal(f"{self.kind}.{name}", _json.dump_json(part).decode())
-                    for name, part in parts.items()
+                    name: cipher.seal(self.kind, name, _json.dump_json(part).decode()) for name, part in parts.items()
                 },
                 messages_read=min(answer.messages_read, total),
                 messages_total=total,
@@ -155,7 +155,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
         return self._opened(conversation_id, row, keys.conversation(conversation_id).open)
 
     def _opened(self, conversation_id: str, row: AnalysisRow, unseal: Any) -> R:
-        parts = {name: _json.validate_json(unseal(f"{self.kind}.{name}", blob)) for name, blob in row.parts.items()}
+        parts = {name: _json.validate_json(unseal(self.kind, name, blob)) for name, blob in row.parts.items()}
         body = self._body(parts, row.sentiment, row.outcome)
         return self.result(
             **dict(body),

@@ -13,7 +13,7 @@ from app.schemas.search import MessageQuery
 from app.schemas.viewer import Viewer
 from app.security.blind_index import search_pads
 from app.security.cursors import CursorSigner, time_at
-from app.security.encryption import ConversationCipher, WorkspaceKeys
+from app.security.encryption import MESSAGE, ConversationCipher, WorkspaceKeys
 from app.services.workspaces import WorkspaceService
 
 PAGE_BYTES = 8 * 2**20
@@ -112,7 +112,7 @@ def opened(cipher: ConversationCipher, message: SealedMessage) -> Message:
         message_id=message.message_id,
         user_id=message.user_id,
         user_type=message.user_type,
-        message_content=cipher.open(message.message_id, message.content),
+        message_content=cipher.open(MESSAGE, message.message_id, message.content),
         timestamp=message.timestamp,
     )
 
@@ -150,7 +150,7 @@ def _sealed(cipher: ConversationCipher, message_id: str, message: MessageIn, now
         user_id=message.user_id,
         user_type=message.user_type,
         timestamp=message.timestamp or now,
-        content=cipher.seal(message_id, message.message_content),
+        content=cipher.seal(MESSAGE, message_id, message.message_content),
         text=message.message_content,
     )
 

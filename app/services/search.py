@@ -18,7 +18,7 @@ from app.schemas.search import ConversationFilter, ConversationQuery, DeleteQuer
 from app.schemas.viewer import Viewer
 from app.security.blind_index import keyword_hash, search_pads
 from app.security.cursors import CursorSigner, time_at
-from app.security.encryption import WorkspaceKeys
+from app.security.encryption import MESSAGE, WorkspaceKeys
 from app.services.workspaces import WorkspaceService
 
 SNIPPET_CHARACTERS = 2_000_000
@@ -67,7 +67,7 @@ class SearchService:
             data = await _items(unit, keys, criteria, found)
         pages = math.ceil(total / query.limit)
         return NumberedConversationList.model_construct(
-            data=data, has_more=query.page < pages, page=query.page, total=total, pages=pages
+            data=data, has_more=query.page < pages, next_cursor=None, page=query.page, total=total, pages=pages
         )
 
     async def delete(self, viewer: Viewer, query: DeleteQuery) -> DeletedConversations:
@@ -109,7 +109,7 @@ async def _items(
         for name, messages in (await unit.search.matches(criteria, names)).items():
             cipher = keys.conversation(name)
             matches += [(name, message.message_id) for message in messages]
-            texts += [cipher.open(message.message_id, message.content)[:longest] for message in messages]
+            texts += [cipher.open(MESSAGE, message.message_id, message.content)[:longest] for message in messages]
     snippets: dict[str, list[Match]] = {}
     for (name, message_id), snippet in zip(matches, await unit.search.snippets(q, texts), strict=True):
         snippets.setdefault(name, []).append(Match.model_construct(message_id=message_id, snippet=snippet))

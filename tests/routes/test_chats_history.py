@@ -41,10 +41,12 @@ async def test_the_links_lead_through_every_conversation_once(workspace: Workspa
 
 async def test_pages_beyond_the_end_and_of_strangers_are_empty(workspace: Workspace) -> None:
     await fill(workspace, 3)
-    empty = {"data": [], "has_more": False, "page": 1_000_000, "total": 3, "pages": 1}
-    assert (await workspace.viewer.get("/users/ana/chats?page=1000000&limit=100")).json() == empty
+    empty = {"data": [], "has_more": False, "next_cursor": None, "page": 1_000_000, "total": 3, "pages": 1}
+    beyond = await workspace.viewer.get("/users/ana/chats?page=1000000&limit=100")
+    assert beyond.json() == empty
+    assert "page=1&" in beyond.links["prev"]["url"]
     stranger = await workspace.viewer.get("/users/nobody/chats")
-    assert stranger.json() == {"data": [], "has_more": False, "page": 1, "total": 0, "pages": 0}
+    assert stranger.json() == {**empty, "page": 1, "total": 0, "pages": 0}
     assert stranger.links.keys() == {"first", "last"}
 
 

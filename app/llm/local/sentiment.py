@@ -8,12 +8,12 @@ from functools import cache
 from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 from app.llm.local.lexicon import PHRASES, WORDS
-from app.llm.local.text import Chat, clip
+from app.llm.local.text import MESSAGE_CHARS, Chat, clip
 from app.schemas.drafts import DraftSentiment, ParticipantSentiment, SentimentPoint
 from app.schemas.enums import Sentiment, UserType
 
 # VADER's time grows with the square of a text's words, and its sum is made for a sentence or two.
-_READ_CHARS = 600
+_PIECE_CHARS = 600
 _SENDERS = 200
 _POINTS = 200
 _ALPHA = 15.0
@@ -39,8 +39,22 @@ def _analyzer() -> SentimentIntensityAnalyzer:
 
 
 def score_text(text: str) -> float:
-    """Score one message from -1 to 1; only its beginning is read."""
-    text = clip(text, _READ_CHARS)
+    """Score one message from -1 to 1: the mean of the passages in it that say anything."""
+    scores = [score for piece in _pieces(clip(text, MESSAGE_CHARS)) if abs(score := _score_piece(piece)) >= _NEUTRAL]
+    return round(math.fsum(scores) / len(scores), 4) if scores else 0.0
+
+
+def _pieces(text: str) -> Iterator[str]:
+    start = 0
+    while start < len(text):
+        end = start + _PIECE_CHARS
+        if end < len(text) and (space := text.rfind(" ", start, end)) > start:
+            end = space
+        yield text[start:end]
+        start = end
+
+
+def _score_piece(text: str) -> float:
     compound = float(_analyzer().polarity_scores(text)["compound"])
     phrases = math.fsum(_phrase_valences(text))
     if not phrases:
