@@ -37,13 +37,21 @@ cli.add_typer(keys, name="keys")
 out = Console()
 err = Console(stderr=True)
 
-WorkspaceName = Annotated[str, typer.Option("--workspace", "-w", help="Name of the workspace.", min=1)]
+
+def _name(text: str) -> str:
+    if not 1 <= len(text) <= 255 or not text.isprintable():
+        raise typer.BadParameter("1 to 255 printable characters")
+    return text
+
+
+WorkspaceName = Annotated[str, typer.Option("--workspace", "-w", help="Name of the workspace.", callback=_name)]
 
 
 @cli.command()
 def serve() -> None:
     """Serve the API and its docs on HOST and PORT."""
     settings = load_settings()
+    _check_address(settings)
     _serve(settings)
 
 
@@ -57,9 +65,7 @@ def migrate() -> None:
 def demo() -> None:
     """Migrate, store the sample conversations, show one summarised, then serve: what ./scripts/run does."""
     settings = load_settings()
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((settings.host, settings.port))
+    _check_address(settings)
     with err.status("Starting PostgreSQL ...") as status:
         generate_secrets(settings)
         with database_url(settings) as url:
@@ -123,7 +129,7 @@ def evaluate(
 
 
 @workspaces.command("create")
-def create_workspace(name: Annotated[str, typer.Argument(min=1)]) -> None:
+def create_workspace(name: Annotated[str, typer.Argument(callback=_name)]) -> None:
     """Make a workspace."""
     row, created = _run(lambda services: services.workspaces.get_or_create(name))
     out.print(f"Workspace {row.name}: {'made' if created else 'exists already'}.", markup=False)
@@ -142,7 +148,7 @@ def list_workspaces() -> None:
 def create_key(
     workspace: WorkspaceName,
     role: Annotated[Role, typer.Option(help="What the key may do.")],
-    name: Annotated[str, typer.Option(help="What the key is for.")] = "",
+    name: Annotated[str, typer.Option(help="What the key is for.", callback=_name)] = "-",
     expires_in_days: Annotated[int | None, typer.Option(min=1, max=36_500)] = None,
 ) -> None:
     """Make an API key and print it, and nothing else; it is never shown again. A new workspace is made if needed."""
@@ -205,6 +211,18 @@ def _run(action: Callable[[Services], Awaitable[T]]) -> T:
     settings = load_settings()
     with database_url(settings) as url:
         return asyncio.run(_with_services(settings, url, action))
+
+
+def _check_address(settings: Settings) -> None:
+    """Raises ``ConfigurationError`` if the server could not listen, before a minute is spent on getting there."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        where = f"{settings.host}, port {settings.port}"
+        raise ConfigurationError(f"Cannot listen on {where}: {error.strerror}. Set HOST or PORT to others.") from None
 
 
 def _serve(settings: Settings) -> None:

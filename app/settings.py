@@ -44,12 +44,29 @@ class Settings(BaseSettings):
     llm_timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
     llm_max_input_chars: Annotated[int, Field(ge=1_000, le=2_000_000)] = 600_000
 
-    @field_validator("master_key", "previous_master_keys", "secret_key")
+    @field_validator("data_dir")
+    @classmethod
+    def _anchor(cls, value: Path) -> Path:
+        return ROOT / value
+
+    @field_validator("database_url")
+    @classmethod
+    def _check_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+            raise ValueError("must begin with postgresql://")
+        return value
+
+    @field_validator("master_key", "secret_key")
+    @classmethod
+    def _check_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value:
+            decode_secret(value.get_secret_value())
+        return value
+
+    @field_validator("previous_master_keys")
     @classmethod
     def _check_secrets(cls, value: SecretStr | None) -> SecretStr | None:
-        for part in (value.get_secret_value() if value else "").split(","):
-            if part.strip():
-                decode_secret(part)
+        decode_secrets(value)
         return value
 
 
@@ -63,6 +80,12 @@ def decode_secret(text: str) -> bytes:
     if len(raw) != SECRET_BYTES:
         raise ValueError("must be 32 random bytes as 64 hexadecimal digits or base64, as `openssl rand -hex 32` prints")
     return raw
+
+
+def decode_secrets(listed: SecretStr | None) -> list[bytes]:
+    """Returns the secrets of a list separated by commas; raises ``ValueError`` for a wrong one."""
+    parts = listed.get_secret_value().split(",") if listed else []
+    return [decode_secret(part) for part in parts if part.strip()]
 
 
 def load_settings(**overrides: object) -> Settings:
@@ -80,8 +103,7 @@ def master_keys(settings: Settings) -> list[bytes]:
     Raises:
         ConfigurationError: if there is none.
     """
-    older = settings.previous_master_keys.get_secret_value().split(",") if settings.previous_master_keys else []
-    return [_secret(settings, "master_key"), *(decode_secret(part) for part in older if part.strip())]
+    return [_secret(settings, "master_key"), *decode_secrets(settings.previous_master_keys)]
 
 
 def secret_key(settings: Settings) -> bytes:

@@ -2,6 +2,7 @@
 
 from alembic import context
 from sqlalchemy import Connection, create_engine, pool, text
+from sqlalchemy.exc import OperationalError
 
 from app.errors import ConfigurationError
 from app.factory import database_url
@@ -36,14 +37,17 @@ def main() -> None:
     if given is not None:
         migrate(given)
         return
-    try:
-        settings = load_settings()
-    except ConfigurationError as error:
-        raise SystemExit(str(error)) from None
-    with database_url(settings) as url:
+    with database_url(load_settings()) as url:
         engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=pool.NullPool)
-        with engine.connect() as connection:
+        try:
+            connection = engine.connect()
+        except OperationalError:
+            raise ConfigurationError("The database does not answer, or refuses the user of DATABASE_URL.") from None
+        with connection:
             migrate(connection)
 
 
-main()
+try:
+    main()
+except ConfigurationError as error:
+    raise SystemExit(str(error)) from None

@@ -165,8 +165,16 @@ def test_evaluate_prints_figures_as_json(run: CommandLine, tmp_path: Path) -> No
 
 
 def test_a_wrong_start_is_one_readable_message(run: CommandLine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        busy = run("demo", PORT=str(taken.getsockname()[1]))
+    assert (busy.returncode, "Cannot listen on 127.0.0.1" in busy.stderr) == (1, True)
     for arguments, environment, says in [
         (["serve"], {"PORT": "0"}, "PORT: "),
+        (["serve"], {"HOST": "nowhere.invalid"}, "Cannot listen on nowhere.invalid"),
+        (["migrate"], {"DATABASE_URL": "mysql://u:canary-7f3a@127.0.0.1/x"}, "DATABASE_URL: "),
+        (["serve"], {"MASTER_KEY": ","}, "MASTER_KEY: "),
+        (["migrate"], {"DATABASE_URL": "postgresql://u:canary-7f3a@127.0.0.1:9/x"}, "The database does not answer"),
+        (["workspaces", "list"], {"DATA_DIR": "/tmp/" + "x" * 100}, "PostgreSQL cannot run in"),
         (["workspaces", "list"], {"DATABASE_URL": "postgresql://u:canary-7f3a@127.0.0.1:9/x"}, "MASTER_KEY is not set"),
         (
             ["workspaces", "list"],

@@ -10,6 +10,7 @@ from psycopg import errors, sql
 from sqlalchemy import create_engine
 
 from app.models import Base
+from app.services.health import SCHEMA_VERSION
 from app.settings import ROOT
 from tests.conftest import migrate
 
@@ -31,6 +32,10 @@ def test_models_and_migrations_agree(postgresql: psycopg.Connection) -> None:
         options = {"compare_type": True, "compare_server_default": True}
         assert compare_metadata(MigrationContext.configure(connection, opts=options), Base.metadata) == []
     engine.dispose()
+
+
+def test_the_service_asks_for_the_newest_migration() -> None:
+    assert ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).get_current_head() == SCHEMA_VERSION
 
 
 def test_every_migration_goes_down_and_up_again(postgresql: psycopg.Connection) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnClause, column, func, select, table, update
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -19,9 +19,12 @@ class WorkspaceRepository:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def table_exists(self) -> bool:
-        """Says whether the database was migrated."""
-        return (await self._connection.execute(select(func.to_regclass("workspaces")))).scalar_one() is not None
+    async def schema_version(self) -> str | None:
+        """Returns the migration that the database is at, or None if there was none."""
+        if (await self._connection.execute(select(func.to_regclass("alembic_version")))).scalar_one() is None:
+            return None
+        version: ColumnClause[str] = column("version_num")
+        return (await self._connection.execute(select(version).select_from(table("alembic_version")))).scalar()
 
     async def add(self, workspace_id: int, name: str, master_key_id: str, wrapped_key: bytes) -> bool:
         """Stores a new workspace; returns False if the name is taken."""

@@ -6,6 +6,9 @@ from app.db import Database
 from app.errors import ConfigurationError, Unavailable
 from app.schemas.health import Health
 
+SCHEMA_VERSION = "0001"
+"""The migration that this code needs; a database that is further on serves it as well."""
+
 _log = structlog.get_logger(__name__)
 
 
@@ -29,5 +32,8 @@ class HealthService:
     async def check(self) -> None:
         """Raises ``Unavailable`` if the database does not answer, ``ConfigurationError`` if it was not migrated."""
         async with self._db.read() as unit:
-            if not await unit.workspaces.table_exists():
-                raise ConfigurationError("The database has no tables of this service yet. Run `alembic upgrade head`.")
+            version = await unit.workspaces.schema_version()
+        if version is None or version < SCHEMA_VERSION:
+            raise ConfigurationError(
+                f"The database is at migration {version or 0}, not {SCHEMA_VERSION} yet. Run `alembic upgrade head`."
+            )
