@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import socket
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -11,11 +10,11 @@ from typing import Annotated, NoReturn, TypeVar
 
 import orjson
 import typer
-import uvicorn
 from alembic import command
 from alembic.config import Config
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from app.demo import SAMPLES, WORKSPACE, import_csv, prepare
 from app.errors import ConfigurationError, Problem
@@ -23,6 +22,7 @@ from app.factory import Services, build, database_url
 from app.logs import configure_logs
 from app.schemas.enums import Role
 from app.schemas.viewer import Viewer
+from app.server import check_address, run_server
 from app.services.records import FIELDS, CsvRows
 from app.settings import Settings, generate_secrets, load_settings
 
@@ -51,8 +51,8 @@ WorkspaceName = Annotated[str, typer.Option("--workspace", "-w", help="Name of t
 def serve() -> None:
     """Serve the API and its docs on HOST and PORT."""
     settings = load_settings()
-    _check_address(settings)
-    _serve(settings)
+    check_address(settings)
+    run_server(settings)
 
 
 @cli.command()
@@ -65,7 +65,7 @@ def migrate() -> None:
 def demo() -> None:
     """Migrate, store the sample conversations, show one summarised, then serve: what ./scripts/run does."""
     settings = load_settings()
-    _check_address(settings)
+    check_address(settings)
     with err.status("Starting PostgreSQL ...") as status:
         generate_secrets(settings)
         with database_url(settings) as url:
@@ -74,7 +74,7 @@ def demo() -> None:
             status.stop()
             asyncio.run(_with_services(settings, url, lambda services: prepare(services, settings, out)))
             out.print(f"Docs: [link]http://{settings.host}:{settings.port}/docs[/link]   Stop: Ctrl-C")
-            _serve(settings)
+            run_server(settings)
 
 
 @cli.command()
@@ -140,7 +140,7 @@ def list_workspaces() -> None:
     """List the workspaces."""
     table = Table("name", "id", "master key", "made at")
     for row in _run(lambda services: services.workspaces.all()):
-        table.add_row(row.name, str(row.workspace_id), row.master_key_id, f"{row.created_at:%Y-%m-%d %H:%M}")
+        table.add_row(escape(row.name), str(row.workspace_id), row.master_key_id, f"{row.created_at:%Y-%m-%d %H:%M}")
     out.print(table)
 
 
@@ -168,19 +168,19 @@ def list_keys(workspace: WorkspaceName) -> None:
     """List a workspace's API keys, without the keys themselves."""
 
     async def find(services: Services) -> Table:
-        table = Table("id", "name", "role", "made at", "expires at", "last used at")
+        table = Table(Column("id", no_wrap=True, min_width=19), "name", "role", "made at", "expires at", "last used at")
         row = await services.workspaces.named(workspace)
         for key in await services.auth.keys(row.workspace_id):
             times = (key.created_at, key.expires_at, key.last_used_at)
             shown = (f"{time:%Y-%m-%d %H:%M}" if time else "" for time in times)
-            table.add_row(str(key.key_id), key.name, key.role, *shown)
+            table.add_row(str(key.key_id), escape(key.name), key.role, *shown)
         return table
 
     out.print(_run(find))
 
 
 @keys.command("revoke")
-def revoke_key(workspace: WorkspaceName, key_id: int) -> None:
+def revoke_key(workspace: WorkspaceName, key_id: Annotated[int, typer.Argument(min=1, max=2**63 - 1)]) -> None:
     """Delete an API key; every instance refuses it within 5 seconds."""
 
     async def revoke(services: Services) -> None:
@@ -213,38 +213,15 @@ def _run(action: Callable[[Services], Awaitable[T]]) -> T:
         return asyncio.run(_with_services(settings, url, action))
 
 
-def _check_address(settings: Settings) -> None:
-    """Raises ``ConfigurationError`` if the server could not listen, before a minute is spent on getting there."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        where = f"{settings.host}, port {settings.port}"
-        raise ConfigurationError(f"Cannot listen on {where}: {error.strerror}. Set HOST or PORT to others.") from None
-
-
-def _serve(settings: Settings) -> None:
-    uvicorn.run(
-        "app.main:app",
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=10,
-    )
-
-
 def main() -> None:
     """Runs a command; what goes wrong foreseeably is one message, not a traceback."""
 
     def stop(*_: object) -> NoReturn:
         raise SystemExit(128 + signal.SIGTERM)
 
-    # Without this a SIGTERM would leave the embedded PostgreSQL behind.
+    # Without this the end of the process, or of its terminal, would leave the embedded PostgreSQL behind.
     signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGHUP, stop)
     configure_logs("warning")
     try:
         cli()

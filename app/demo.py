@@ -12,7 +12,7 @@ from rich.table import Table
 
 from app.errors import Unauthenticated
 from app.factory import Services
-from app.schemas.analyses import AnalysisRequest, Insights, Item, Summary
+from app.schemas.analyses import AnalysisRequest, Insights, Item, Question, Summary
 from app.schemas.chats import ConversationPage, Imported
 from app.schemas.enums import Role
 from app.schemas.search import ConversationQuery, MessageQuery
@@ -97,8 +97,12 @@ def _summary(summary: Summary) -> Panel:
         ("questions", [*summary.questions]),
     )
     for name, items in lists:
-        lines += [f"[bold]{name}[/]", *(f"  - {escape(item.text)}" for item in items)] if items else []
+        lines += [f"[bold]{name}[/]", *(f"  - {_line(item)}" for item in items)] if items else []
     return _panel(f"Summary by {summary.provenance.model} in {summary.provenance.latency_ms} ms", *lines)
+
+
+def _line(item: Item) -> str:
+    return escape(item.text) + (f" [dim]({item.status})[/]" if isinstance(item, Question) else "")
 
 
 def _insights(insights: Insights) -> Panel:

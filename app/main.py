@@ -43,6 +43,7 @@ def create_app(open_services: Callable[[], AbstractAsyncContextManager[Services]
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        redoc_url=None,
     )
     app.add_middleware(FrontDoor)
     add_handlers(app)

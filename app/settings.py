@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     @field_validator("data_dir")
     @classmethod
     def _anchor(cls, value: Path) -> Path:
-        return ROOT / value
+        return ROOT / value.expanduser()
 
     @field_validator("database_url")
     @classmethod

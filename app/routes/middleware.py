@@ -1,5 +1,6 @@
 """The front door: what every request passes, before any route."""
 
+import asyncio
 import re
 import time
 import uuid
@@ -11,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.errors import CredentialInUrl, Internal, Malformed, Problem, TooLarge
+from app.errors import CredentialInUrl, Internal, Malformed, Problem, TooLarge, Unavailable
 from app.routes.problems import problem_response
 
 STREAMS = ("application/x-ndjson", "text/csv")
@@ -66,6 +67,9 @@ class FrontDoor:
                 _check_url(scope["raw_path"], scope["query_string"])
                 limit = scope["app"].state.services.max_body_bytes
                 await self._app(scope, _bounded(headers, receive, limit), send_with_headers)
+            except asyncio.CancelledError:
+                # The server stops and waits no longer.
+                await fail(Unavailable("The service is stopping. Send the request again."))
             except ClientDisconnect:
                 status = status or 499
             except Problem as problem:
