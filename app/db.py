@@ -33,8 +33,6 @@ _TRANSIENT = (
     asyncpg.OperatorInterventionError,
     asyncpg.TransactionRollbackError,
     asyncpg.LockNotAvailableError,
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InvalidCatalogNameError,
     sqlalchemy.exc.TimeoutError,
     sqlalchemy.exc.InterfaceError,
     sqlalchemy.exc.OperationalError,
@@ -60,12 +58,12 @@ class Database:
 
     def __init__(self, dsn: str, *, pool_size: int = 10, timeout_s: float = 8.0) -> None:
         async def connect() -> asyncpg.Connection:
-            return await asyncpg.connect(
-                dsn,
-                timeout=CONNECT_TIMEOUT_S,
-                command_timeout=timeout_s,
-                server_settings=SESSION,
-            )
+            try:
+                return await asyncpg.connect(
+                    dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=timeout_s, server_settings=SESSION
+                )
+            except (OSError, OverflowError, ValueError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+                raise Unavailable("The database does not answer, or refuses the user of DATABASE_URL.") from error
 
         self._engine: AsyncEngine = create_async_engine(
             "postgresql+asyncpg://",

@@ -183,7 +183,7 @@ def test_a_wrong_start_is_one_readable_message(run: CommandLine) -> None:
                 "MASTER_KEY": "1" * 64,
                 "SECRET_KEY": "2" * 64,
             },
-            "The database is not available",
+            "The database does not answer",
         ),
     ]:
         found = run(*arguments, **environment)
