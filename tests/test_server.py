@@ -16,8 +16,7 @@ def test_headers_without_end_are_refused_and_long_bodies_are_not(settings: Setti
         with socket.create_connection(where, timeout=10) as connection:
             connection.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Long: ")
             with pytest.raises(OSError):  # the server closes the connection
-                for _ in range(10_000):
-                    connection.sendall(b"x" * HEADER_BYTES)
+                connection.sendall(b"x" * HEADER_BYTES * 1_000)
         with socket.create_connection(where, timeout=10) as connection:
             for _ in range(2):
                 body = b"x" * HEADER_BYTES * 20
