@@ -1,9 +1,9 @@
 """Summaries and insights, their texts sealed."""
 
-from sqlalchemy import ForeignKeyConstraint, Integer
+from sqlalchemy import Integer
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
-from app.models.base import Base, BigId, ClientId, CreatedAt, one_of
+from app.models.base import Base, BigId, ClientId, CreatedAt, of_conversation, one_of
 from app.schemas.enums import Outcome, Sentiment
 
 
@@ -23,11 +23,7 @@ class _Analysis:
         return (
             one_of("sentiment", Sentiment),
             one_of("outcome", Outcome),
-            ForeignKeyConstraint(
-                ["workspace_id", "conversation_id"],
-                ["conversations.workspace_id", "conversations.conversation_id"],
-                ondelete="CASCADE",
-            ),
+            of_conversation(),
         )
 
 

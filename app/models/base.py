@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated
 
-from sqlalchemy import BigInteger, CheckConstraint, DateTime, MetaData, Text, func
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKeyConstraint, MetaData, Text, func
 from sqlalchemy.orm import DeclarativeBase, mapped_column
 
 NAMING = {
@@ -34,3 +34,12 @@ def one_of(column: str, words: type[StrEnum]) -> CheckConstraint:
     """Returns a constraint that holds a text column to the words of an enum."""
     listed = ", ".join(f"'{word}'" for word in words)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def of_conversation() -> ForeignKeyConstraint:
+    """Returns the constraint that makes a row go with its conversation."""
+    return ForeignKeyConstraint(
+        ["workspace_id", "conversation_id"],
+        ["conversations.workspace_id", "conversations.conversation_id"],
+        ondelete="CASCADE",
+    )

@@ -4,7 +4,6 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     ForeignKey,
-    ForeignKeyConstraint,
     Index,
     Integer,
     Sequence,
@@ -14,7 +13,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TSVECTOR
 from sqlalchemy.orm import Mapped, mapped_column
 
-from app.models.base import Base, BigId, ClientId, CreatedAt, Time, one_of
+from app.models.base import Base, BigId, ClientId, CreatedAt, Time, of_conversation, one_of
 from app.schemas.enums import Outcome, Sentiment, UserType
 
 message_batches = Sequence("message_batches", data_type=BigInteger, metadata=Base.metadata)
@@ -61,11 +60,7 @@ class Participant(Base):
     __tablename__ = "participants"
     __table_args__ = (
         one_of("user_type", UserType),
-        ForeignKeyConstraint(
-            ["workspace_id", "conversation_id"],
-            ["conversations.workspace_id", "conversations.conversation_id"],
-            ondelete="CASCADE",
-        ),
+        of_conversation(),
         Index("participants_history_idx", "workspace_id", "user_id", "last_message_at", "conversation_id"),
     )
 
@@ -83,11 +78,7 @@ class Message(Base):
     __tablename__ = "messages"
     __table_args__ = (
         one_of("user_type", UserType),
-        ForeignKeyConstraint(
-            ["workspace_id", "conversation_id"],
-            ["conversations.workspace_id", "conversations.conversation_id"],
-            ondelete="CASCADE",
-        ),
+        of_conversation(),
         Index("messages_order_idx", "workspace_id", "conversation_id", "timestamp", "sequence"),
         # The lexemes are hashed under a key of the workspace: no two workspaces share an entry.
         Index("messages_search_vector_idx", "search_vector", postgresql_using="gin"),
