@@ -109,6 +109,26 @@ def test_the_main_job_runs_from_nothing_and_repeats_nothing(run: CommandLine) ->
         assert "stored" not in shown
 
 
+def test_a_first_start_that_was_killed_is_begun_anew(run: CommandLine) -> None:
+    half = run.data / "postgres"
+    half.mkdir(parents=True)
+    (half / "PG_VERSION").write_text("18\n")
+    (run.data / ".initializing").touch()
+    assert run("migrate").returncode == 0
+    assert not (run.data / ".initializing").exists()
+
+
+def test_a_number_of_a_dead_server_harms_no_other_process(run: CommandLine) -> None:
+    assert run("migrate").returncode == 0
+    folder = run.data / "postgres"
+    with subprocess.Popen(["sleep", "600"]) as other:
+        (folder / "postmaster.pid").write_text(f"{other.pid}\n{folder}\n1\n5432\n{folder}\n\n  1 1\nready\n")
+        (folder / ".handle_pids.json").write_text("")
+        assert run("workspaces", "list").returncode == 0
+        assert other.poll() is None
+        other.kill()
+
+
 def test_keys_and_workspaces_are_made_and_listed(run: CommandLine) -> None:
     early = run("workspaces", "list")
     assert early.returncode == 1

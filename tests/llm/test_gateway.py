@@ -1,6 +1,7 @@
 """The gateway on the wire: what Grok and Gemini are sent, and what becomes of every way in which they fail."""
 
 import asyncio
+import gzip
 import hashlib
 import json
 import subprocess
@@ -115,6 +116,7 @@ async def test_gemini_is_sent_the_same_with_its_key_in_a_header(providers: Provi
     [request] = providers.gemini.requests
     assert request.target == "/gemini/v1beta/models/gemini-2.5-flash:generateContent"
     assert request.headers["x-goog-api-key"] == GEMINI_KEY
+    assert request.headers["accept-encoding"] == "identity"
     body = request.body
     assert set(body) == {"contents", "system_instruction", "generationConfig"}
     assert body["system_instruction"]["parts"] == [{"text": SUMMARY.prompt}]
@@ -125,6 +127,10 @@ async def test_gemini_is_sent_the_same_with_its_key_in_a_header(providers: Provi
     made = answer.provenance
     assert (made.model, made.provider, made.prompt_tokens, made.completion_tokens) == (GEMINI, "gemini", 2_000, 200)
     assert made.cost_usd == pytest.approx(2_000 * 0.3e-6 + 200 * 2.5e-6)
+
+
+def compressed(reply: Reply) -> Reply:
+    return Reply(gzip.compress(reply.body), encoding="gzip")
 
 
 WRONG = summary_answer()
@@ -157,6 +163,7 @@ FAILURES = {
     "cut answer": (grok_reply(summary_answer(), finish="length"), "cut_answer"),
     "content filter": (grok_reply(summary_answer(), finish="content_filter"), "refused"),
     "10 MB of answer": (grok_reply(summary_answer(summary="word " * 2_000_000)), "unavailable"),
+    "compressed unasked": (compressed(grok_reply(summary_answer())), "unavailable"),
     "10 MB of error": (Reply(b"a b c " * 1_700_000, 500), "unavailable"),
 }
 

@@ -234,6 +234,11 @@ def test_sentiment_is_the_customers(lines: list[str], label: Sentiment) -> None:
     assert summarize(turns).sentiment is label
 
 
+def test_a_long_message_is_felt_to_its_end() -> None:
+    calm = "The form has a box for the date and a box for the name. " * 40
+    assert analyze(chat(f"c: {calm}This is awful, terrible and unacceptable.")).sentiment.score < -0.3
+
+
 def test_later_messages_weigh_more() -> None:
     bad, good = "c: This is terrible.", "c: This is wonderful."
     better, worse = analyze(chat(bad, good)).sentiment, analyze(chat(good, bad)).sentiment

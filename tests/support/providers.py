@@ -24,6 +24,7 @@ class Reply:
     content_type: str = "application/json"
     manner: str = "whole"
     location: str = ""
+    encoding: str = "identity"
 
 
 @dataclass(frozen=True)
@@ -189,6 +190,8 @@ async def _read(reader: asyncio.StreamReader) -> Request:
 
 async def _send(reply: Reply, writer: asyncio.StreamWriter) -> None:
     head = f"HTTP/1.1 {reply.status} X\r\nContent-Type: {reply.content_type}\r\nConnection: close\r\n"
+    if reply.encoding != "identity":
+        head += f"Content-Encoding: {reply.encoding}\r\n"
     if reply.location:
         head += f"Location: {reply.location}\r\n"
     head += f"Content-Length: {len(reply.body)}\r\n\r\n"
