@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
@@ -20,6 +20,8 @@ from app.demo import SAMPLES, WORKSPACE, import_csv, prepare
 from app.errors import ConfigurationError, Problem
 from app.factory import Services, build, database_url
 from app.logs import configure_logs
+from app.schemas.accounts import KeyIn, PageQuery
+from app.schemas.chats import PAGE_SIZE
 from app.schemas.enums import Role
 from app.schemas.viewer import Viewer
 from app.server import check_address, run_server
@@ -96,7 +98,7 @@ def seed(
 
     async def load(services: Services) -> int:
         row, _ = await services.workspaces.get_or_create(workspace)
-        viewer = Viewer(row.workspace_id, 0, Role.EDITOR)
+        viewer = Viewer(row.workspace_id, Role.EDITOR)
         rejected = 0
         for file in files or SAMPLES:
             report = await import_csv(services, viewer, file, CsvRows(columns, ignore_unknown=True), out)
@@ -157,8 +159,9 @@ def create_key(
         row, created = await services.workspaces.get_or_create(workspace)
         if created:
             err.print(f"Workspace {row.name} made.", markup=False)
-        lifetime = timedelta(days=expires_in_days) if expires_in_days else None
-        return await services.auth.create_key(row.workspace_id, role, name, lifetime)
+        expires_at = datetime.now(UTC) + timedelta(days=expires_in_days) if expires_in_days else None
+        wanted = KeyIn(name=name, role=role, expires_at=expires_at)
+        return (await services.keys.create(Viewer(row.workspace_id, Role.ADMIN), wanted)).key
 
     sys.stdout.write(_run(create) + "\n")
 
@@ -170,11 +173,16 @@ def list_keys(workspace: WorkspaceName) -> None:
     async def find(services: Services) -> Table:
         table = Table(Column("id", no_wrap=True, min_width=19), "name", "role", "made at", "expires at", "last used at")
         row = await services.workspaces.named(workspace)
-        for key in await services.auth.keys(row.workspace_id):
-            times = (key.created_at, key.expires_at, key.last_used_at)
-            shown = (f"{time:%Y-%m-%d %H:%M}" if time else "" for time in times)
-            table.add_row(str(key.key_id), escape(key.name), key.role, *shown)
-        return table
+        viewer, query = Viewer(row.workspace_id, Role.ADMIN), PageQuery(limit=PAGE_SIZE)
+        while True:
+            page = await services.keys.page(viewer, query)
+            for key in page.data:
+                times = (key.created_at, key.expires_at, key.last_used_at)
+                shown = (f"{time:%Y-%m-%d %H:%M}" if time else "" for time in times)
+                table.add_row(key.id, escape(key.name), key.role, *shown)
+            if page.next_cursor is None:
+                return table
+            query = PageQuery(limit=PAGE_SIZE, cursor=page.next_cursor)
 
     out.print(_run(find))
 
@@ -185,7 +193,7 @@ def revoke_key(workspace: WorkspaceName, key_id: Annotated[int, typer.Argument(m
 
     async def revoke(services: Services) -> None:
         row = await services.workspaces.named(workspace)
-        await services.auth.revoke_key(row.workspace_id, key_id)
+        await services.keys.delete(Viewer(row.workspace_id, Role.ADMIN), key_id)
 
     _run(revoke)
     out.print(f"Key {key_id} revoked.")

@@ -9,19 +9,25 @@ import asyncpg
 import sqlalchemy.exc
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from app.errors import Unavailable
+from app.errors import ConfigurationError, Unavailable
 from app.repositories.analyses import AnalysisRepository
+from app.repositories.audit import AuditRepository
 from app.repositories.auth import AuthRepository
 from app.repositories.chats import ChatRepository
+from app.repositories.idempotency import IdempotencyRepository
+from app.repositories.members import MemberRepository
 from app.repositories.search import SearchRepository
 from app.repositories.workspaces import WorkspaceRepository
 
 POOL_TIMEOUT_S = 1.5
 CONNECT_TIMEOUT_S = 5.0
 
+APP_ROLE = "chat_insights_app"
+"""Who the service works as, whoever it connects as: a role that owns nothing and may create nothing."""
+
 # work_mem is a bound, not a reservation: below it a batch would spill its plain text into temporary files.
 # Compiling a query takes longer than any of ours runs.
-SESSION = {"application_name": "chat-insights", "work_mem": "64MB", "jit": "off"}
+SESSION = {"application_name": "chat-insights", "role": APP_ROLE, "work_mem": "64MB", "jit": "off"}
 
 # What says nothing about our SQL, only about the server's or the network's state: worth a retry.
 _TRANSIENT = (
@@ -44,8 +50,11 @@ class Unit:
     """A unit of work: the repositories on one connection."""
 
     analyses: AnalysisRepository
+    audit: AuditRepository
     auth: AuthRepository
     chats: ChatRepository
+    idempotency: IdempotencyRepository
+    members: MemberRepository
     search: SearchRepository
     workspaces: WorkspaceRepository
 
@@ -62,6 +71,11 @@ class Database:
                 return await asyncpg.connect(
                     dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=timeout_s, server_settings=SESSION
                 )
+            except (asyncpg.InvalidParameterValueError, asyncpg.InsufficientPrivilegeError) as error:
+                raise ConfigurationError(
+                    f"The user of DATABASE_URL cannot work as the role {APP_ROLE}. Run `alembic upgrade head`; if"
+                    f" another user did, then let this one: GRANT {APP_ROLE} TO <the user of DATABASE_URL>."
+                ) from error
             except (OSError, OverflowError, ValueError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
                 raise Unavailable("The database does not answer, or refuses the user of DATABASE_URL.") from error
 
@@ -94,8 +108,11 @@ class Database:
                 driver = await _live_driver(connection)
                 unit = Unit(
                     AnalysisRepository(connection),
+                    AuditRepository(connection),
                     AuthRepository(connection),
                     ChatRepository(driver),
+                    IdempotencyRepository(connection),
+                    MemberRepository(connection),
                     SearchRepository(driver),
                     WorkspaceRepository(connection),
                 )

@@ -12,11 +12,13 @@ from rich.table import Table
 
 from app.errors import Unauthenticated
 from app.factory import Services
+from app.schemas.accounts import KeyIn
 from app.schemas.analyses import AnalysisRequest, Insights, Item, Question, Summary
 from app.schemas.chats import ConversationPage, Imported
 from app.schemas.enums import Role
 from app.schemas.search import ConversationQuery, MessageQuery
 from app.schemas.viewer import Viewer
+from app.services.auth import Door
 from app.services.records import CsvRows
 from app.settings import Settings, write_secret
 
@@ -37,9 +39,10 @@ async def prepare(services: Services, settings: Settings, console: Console) -> N
         return
     workspace, _ = await services.workspaces.get_or_create(WORKSPACE)
     for file in SAMPLES:
-        await import_csv(services, Viewer(workspace.workspace_id, 0, Role.EDITOR), file, CsvRows(), console)
-    key = await services.auth.create_key(workspace.workspace_id, Role.ADMIN, "demo", None)
-    viewer = await services.auth.viewer(key)
+        await import_csv(services, Viewer(workspace.workspace_id, Role.EDITOR), file, CsvRows(), console)
+    operator = Viewer(workspace.workspace_id, Role.ADMIN)
+    key = (await services.keys.create(operator, KeyIn(name="demo", role=Role.ADMIN))).key
+    viewer = await services.auth.viewer(Door.BEARER, key)
     with console.status("Reading a conversation: the first time loads the language-model library ..."):
         summary = await services.summaries.make(viewer, AnalysisRequest(conversation_id=CONVERSATION))
         insights = await services.insights.make(viewer, AnalysisRequest(conversation_id=CONVERSATION))
@@ -72,7 +75,7 @@ async def _blocks(file: Path) -> AsyncIterator[bytes]:
 
 async def _works(services: Services, key_file: Path) -> bool:
     try:
-        await services.auth.viewer((await anyio.Path(key_file).read_text()).strip())
+        await services.auth.viewer(Door.BEARER, (await anyio.Path(key_file).read_text()).strip())
     except (FileNotFoundError, Unauthenticated):
         return False
     return True

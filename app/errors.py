@@ -2,18 +2,29 @@
 
 Problem
 ├── Malformed 400          bytes that are not what they claim to be
-│   └── CredentialInUrl
+│   ├── CredentialInUrl
+│   └── SignInFailed       a sign-in that was not begun here, or is over
 ├── Unauthenticated 401
 ├── Forbidden 403
+│   ├── CrossSite          a cookie without proof that the request is our own page's
+│   └── SignInRefused      the provider does not vouch for an e-mail address
 ├── NotFound 404           absent, or another workspace's
 ├── MethodNotAllowed 405
 ├── Conflict 409
+│   ├── MessageConflict
+│   ├── LastAdmin
+│   ├── AlreadyMember
+│   ├── NoSession
+│   └── StillRunning       the first request with this idempotency key
 ├── TooLarge 413
 ├── UnsupportedMediaType 415
 ├── Invalid 422            readable, but against the rules
-│   └── TooManyToDelete
+│   ├── TooManyToDelete
+│   └── IdempotencyKeyReused
+├── TooManyRequests 429
 ├── Internal 500           a defect of ours
 └── Unavailable 503        a dependency is down
+    └── ProviderUnavailable
 
 ConfigurationError         the service cannot start like this
 """
@@ -57,6 +68,12 @@ class CredentialInUrl(Malformed):
     code = "credential_in_url"
 
 
+class SignInFailed(Malformed):
+    """A sign-in that was not begun in this browser, was finished already, took too long, or was called off."""
+
+    code = "sign_in_failed"
+
+
 class Unauthenticated(Problem):
     """No credential, or none that is valid."""
 
@@ -67,6 +84,18 @@ class Forbidden(Problem):
     """The credential's role does not allow this."""
 
     status, code, title = 403, "forbidden", "The role does not allow this"
+
+
+class CrossSite(Forbidden):
+    """A cookie came along, but no proof that a page of this service sent the request."""
+
+    code = "cross_site"
+
+
+class SignInRefused(Forbidden):
+    """The provider does not vouch for an e-mail address of this person."""
+
+    code = "sign_in_refused"
 
 
 class NotFound(Problem):
@@ -82,9 +111,39 @@ class MethodNotAllowed(Problem):
 
 
 class Conflict(Problem):
+    """The request does not go with what is there."""
+
+    status, code, title = 409, "conflict", "The request conflicts with what is there"
+
+
+class MessageConflict(Conflict):
     """The same id was stored with other content."""
 
-    status, code, title = 409, "message_conflict", "A message with this id and other content exists"
+    code = "message_conflict"
+
+
+class LastAdmin(Conflict):
+    """The workspace would be left without an admin."""
+
+    code = "last_admin"
+
+
+class AlreadyMember(Conflict):
+    """The person is a member, or invited."""
+
+    code = "already_member"
+
+
+class NoSession(Conflict):
+    """The credential is an API key: there is nothing to sign out of."""
+
+    code = "no_session"
+
+
+class StillRunning(Conflict):
+    """The first request with this idempotency key has not been answered yet."""
+
+    code = "still_running"
 
 
 class TooLarge(Problem):
@@ -111,6 +170,22 @@ class TooManyToDelete(Invalid):
     code = "too_many_to_delete"
 
 
+class IdempotencyKeyReused(Invalid):
+    """The idempotency key was used with another request."""
+
+    code = "idempotency_key_reused"
+
+
+class TooManyRequests(Problem):
+    """The rate limit is used up; ``retry_after_seconds`` says until when."""
+
+    status, code, title = 429, "rate_limited", "Too many requests"
+
+    def __init__(self, detail: str, retry_after_seconds: int = 1) -> None:
+        super().__init__(detail)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class Internal(Problem):
     """A defect of ours."""
 
@@ -122,6 +197,12 @@ class Unavailable(Problem):
 
     status, code, title = 503, "unavailable", "A dependency is not available"
     retry_after_seconds = 2
+
+
+class ProviderUnavailable(Unavailable):
+    """A sign-in provider is down, too slow, or says what cannot be."""
+
+    code = "provider_unavailable"
 
 
 class ConfigurationError(Exception):

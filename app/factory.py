@@ -1,7 +1,7 @@
 """The only place where parts meet."""
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from pydantic import SecretStr
@@ -9,30 +9,48 @@ from pydantic import SecretStr
 from app.db import Database
 from app.embedded import embedded_server
 from app.llm.gateway import Gateway, Hop
+from app.schemas.enums import Provider
 from app.security.cursors import CursorSigner
 from app.security.encryption import MasterKeys, derive
+from app.security.oauth import GitHub, Google, SignInProvider
+from app.security.tokens import TokenSigner
 from app.services.analyses import InsightsService, SummaryService
+from app.services.audit import AuditService
 from app.services.auth import AuthService
 from app.services.chats import ChatService
 from app.services.health import HealthService
+from app.services.idempotency import IdempotencyService
 from app.services.imports import ImportService
+from app.services.keys import KeyService
+from app.services.members import MemberService
+from app.services.rate_limits import RateClass, RateLimits
 from app.services.search import SearchService
+from app.services.sign_in import SignInService
 from app.services.workspaces import WorkspaceService
-from app.settings import Settings, generate_secrets, master_keys, secret_key
+from app.settings import Settings, generate_secrets, master_keys, secret_keys
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
     """Every use case, ready to be called."""
 
+    audit: AuditService
     auth: AuthService
     chats: ChatService
     health: HealthService
+    idempotency: IdempotencyService
     imports: ImportService
     insights: InsightsService
+    keys: KeyService
+    members: MemberService
+    rate_limits: RateLimits
     search: SearchService
+    sign_in: SignInService
     summaries: SummaryService
     workspaces: WorkspaceService
+    base_url: str
+    cors_origins: tuple[str, ...]
+    trusted_proxies: tuple[str, ...]
     max_body_bytes: int
 
 
@@ -56,29 +74,61 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         Unavailable: if the database does not answer.
     """
     keys = MasterKeys(master_keys(settings))
-    secret = secret_key(settings)
-    db = Database(url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s)
-    try:
+    secrets = secret_keys(settings)
+    async with AsyncExitStack() as stack:
+        db = Database(url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s)
+        stack.push_async_callback(db.close)
+        rate_limits = _rate_limits(settings)
+        stack.push_async_callback(rate_limits.close)
         workspaces = WorkspaceService(db, keys)
-        cursors = CursorSigner(derive(secret, "cursors"))
+        cursors = CursorSigner([derive(secret, "cursors") for secret in secrets])
+        peppers = [derive(secret, "api keys") for secret in secrets]
+        signer = TokenSigner(secrets)
         chats = ChatService(db, workspaces, cursors)
         gateway = Gateway(_hops(settings))
         health = HealthService(db)
         await health.check()
         await workspaces.check_master_keys()
+        sign_in = SignInService(db, workspaces, signer, _providers(settings), settings.base_url)
+        stack.push_async_callback(sign_in.close)
         yield Services(
-            auth=AuthService(db, derive(secret, "api keys")),
+            audit=AuditService(db, workspaces, cursors),
+            auth=AuthService(db, signer, peppers),
             chats=chats,
             health=health,
+            idempotency=IdempotencyService(db, workspaces),
             imports=ImportService(chats),
             insights=InsightsService(db, workspaces, gateway),
+            keys=KeyService(db, cursors, peppers[0]),
+            members=MemberService(db, cursors),
+            rate_limits=rate_limits,
             search=SearchService(db, workspaces, cursors),
+            sign_in=sign_in,
             summaries=SummaryService(db, workspaces, gateway),
             workspaces=workspaces,
+            base_url=settings.base_url,
+            cors_origins=settings.cors_origins,
+            trusted_proxies=settings.trusted_proxies,
             max_body_bytes=settings.max_body_bytes,
         )
-    finally:
-        await db.close()
+
+
+def _rate_limits(settings: Settings) -> RateLimits:
+    limits = {kind: getattr(settings, f"rate_limit_{kind}") for kind in RateClass}
+    url = settings.rate_limit_storage_url
+    return RateLimits(limits, url.get_secret_value() if url else None)
+
+
+def _providers(settings: Settings) -> dict[Provider, SignInProvider]:
+    found: dict[Provider, SignInProvider] = {}
+    if settings.google_client_id and settings.google_client_secret:
+        secret = settings.google_client_secret.get_secret_value()
+        found[Provider.GOOGLE] = Google(settings.google_issuer, settings.google_client_id, secret)
+    if settings.github_client_id and settings.github_client_secret:
+        secret = settings.github_client_secret.get_secret_value()
+        urls = settings.github_url.rstrip("/"), settings.github_api_url.rstrip("/")
+        found[Provider.GITHUB] = GitHub(*urls, settings.github_client_id, secret)
+    return found
 
 
 def _hops(settings: Settings) -> list[Hop]:

@@ -10,7 +10,7 @@ from fastapi_offline import FastAPIOffline
 from app.errors import ConfigurationError, Problem
 from app.factory import Services, build, database_url
 from app.logs import configure_logs
-from app.routes import analyses, chats, health
+from app.routes import analyses, audit, auth, chats, docs, health, members
 from app.routes.deps import documented_schemas
 from app.routes.middleware import FrontDoor
 from app.routes.problems import add_handlers
@@ -20,8 +20,10 @@ VERSION = "0.1.0"
 DESCRIPTION = """
 Stores customer-support conversations, finds them by user, date and keyword, and turns them into summaries and insights.
 
-Authenticate with an API key: `Authorization: Bearer <key>`. Errors are `application/problem+json` (RFC 9457); look at
-their `code`.
+Authenticate with an API key, or with an access token that it was exchanged for: `Authorization: Bearer <key or token>`.
+In a browser, [sign in with Google](/auth/login/google) or [GitHub](/auth/login/github).
+
+Errors are `application/problem+json` (RFC 9457); look at their `code`.
 """
 
 
@@ -38,16 +40,17 @@ def create_app(open_services: Callable[[], AbstractAsyncContextManager[Services]
             raise
 
     app: FastAPI = FastAPIOffline(
-        title="Chat Summarization and Insights API",
+        title=docs.TITLE,
         version=VERSION,
         description=DESCRIPTION,
         lifespan=lifespan,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
     )
     app.add_middleware(FrontDoor)
     add_handlers(app)
-    for module in (chats, analyses, health):
+    for module in (chats, analyses, auth, members, audit, health, docs):
         app.include_router(module.router)
     generate = app.openapi
 

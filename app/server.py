@@ -59,5 +59,6 @@ def run_server(settings: Settings) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # the application knows which proxies are trusted
         timeout_graceful_shutdown=10,
     )

@@ -2,18 +2,78 @@
 
 import base64
 import binascii
+import ipaddress
 import os
 import secrets
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+import limits
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from app.errors import ConfigurationError
 
 ROOT = Path(__file__).parent.parent
 SECRET_BYTES = 32
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def check_origin(value: str) -> str:
+    """Returns an origin (RFC 6454) without a slash at its end; raises ``ValueError`` for anything else."""
+    value = value.removesuffix("/")
+    parts = urlsplit(value)
+    host = parts.hostname or ""
+    if parts.scheme not in ("http", "https") or f"{parts.scheme}://{parts.netloc}" != value or "@" in parts.netloc:
+        raise ValueError("must be an origin such as https://chat.example.com: scheme, host and port, nothing else")
+    if not host or "*" in host or value != value.lower() or not value.isascii():
+        raise ValueError("must name one origin exactly, in lower case: * would let every website in")
+    if parts.port == {"http": 80, "https": 443}[parts.scheme]:
+        raise ValueError("must leave out the port that goes without saying, as browsers do")
+    if parts.scheme == "http" and not _loopback(host):
+        raise ValueError(
+            "must begin with https:// (http:// is for localhost only): cookies and tokens would be readable"
+        )
+    return value
+
+
+def _check_issuer(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme == "https" or (parts.scheme == "http" and _loopback(parts.hostname or "")):
+        return value
+    raise ValueError("must begin with https:// (http:// is for localhost only)")
+
+
+def _check_proxy(value: str) -> str:
+    try:
+        network = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
+    if network.prefixlen == 0:
+        raise ValueError("must not be every address: anybody could then invent the address that they come from")
+    return str(network)
+
+
+def _check_rate(value: str) -> str:
+    try:
+        limit = limits.parse(value)
+    except ValueError:
+        limit = None
+    if limit is None or limit.amount < 1 or "," in value or ";" in value:
+        raise ValueError("must be one rate such as 100/second or 60000/minute")
+    return value
+
+
+List = Annotated[tuple[str, ...], NoDecode]
+Url = Annotated[str, AfterValidator(_check_issuer)]
+Rate = Annotated[str, AfterValidator(_check_rate)]
 
 
 class Settings(BaseSettings):
@@ -26,6 +86,25 @@ class Settings(BaseSettings):
     master_key: SecretStr | None = None
     previous_master_keys: SecretStr | None = None
     secret_key: SecretStr | None = None
+    previous_secret_keys: SecretStr | None = None
+
+    public_base_url: Annotated[str | None, AfterValidator(lambda value: value and check_origin(value))] = None
+    cors_origins: List = ()
+    trusted_proxies: List = ()
+    google_client_id: str | None = None
+    google_client_secret: SecretStr | None = None
+    google_issuer: Url = "https://accounts.google.com"
+    github_client_id: str | None = None
+    github_client_secret: SecretStr | None = None
+    github_url: Url = "https://github.com"
+    github_api_url: Url = "https://api.github.com"
+
+    rate_limit_read: Rate = "60000/minute"
+    rate_limit_write: Rate = "60000/minute"
+    rate_limit_search: Rate = "6000/minute"
+    rate_limit_llm: Rate = "600/minute"
+    rate_limit_address: Rate = "600/minute"
+    rate_limit_storage_url: SecretStr | None = None
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65_535)] = 8000
@@ -63,11 +142,41 @@ class Settings(BaseSettings):
             decode_secret(value.get_secret_value())
         return value
 
-    @field_validator("previous_master_keys")
+    @field_validator("previous_master_keys", "previous_secret_keys")
     @classmethod
     def _check_secrets(cls, value: SecretStr | None) -> SecretStr | None:
         decode_secrets(value)
         return value
+
+    @field_validator("cors_origins", "trusted_proxies", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(check_origin, value))
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _check_proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_check_proxy, value))
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "Settings":
+        for provider in ("google", "github"):
+            if bool(getattr(self, f"{provider}_client_id")) != bool(getattr(self, f"{provider}_client_secret")):
+                name = provider.upper()
+                raise ValueError(f"{name}_CLIENT_ID and {name}_CLIENT_SECRET go together: set both or neither")
+        if self.master_key and self.secret_key and self.master_key == self.secret_key:
+            raise ValueError("MASTER_KEY and SECRET_KEY must differ: make one for each with `openssl rand -hex 32`")
+        return self
+
+    @property
+    def base_url(self) -> str:
+        """Where browsers reach the service: an origin."""
+        return self.public_base_url or f"http://localhost:{self.port}"
 
 
 def decode_secret(text: str) -> bytes:
@@ -93,7 +202,8 @@ def load_settings(**overrides: object) -> Settings:
     try:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors(include_input=False)]
+        found = error.errors(include_input=False)
+        lines = [f"  {str(e['loc'][0]).upper()}: {e['msg']}" if e["loc"] else f"  {e['msg']}" for e in found]
         raise ConfigurationError("\n".join(["The configuration is wrong:", *lines, "See .env.example."])) from None
 
 
@@ -106,13 +216,13 @@ def master_keys(settings: Settings) -> list[bytes]:
     return [_secret(settings, "master_key"), *decode_secrets(settings.previous_master_keys)]
 
 
-def secret_key(settings: Settings) -> bytes:
-    """Returns the key under which API keys are hashed and cursors signed.
+def secret_keys(settings: Settings) -> list[bytes]:
+    """Returns the keys under which API keys are hashed and tokens and cursors signed, the current one first.
 
     Raises:
         ConfigurationError: if there is none.
     """
-    return _secret(settings, "secret_key")
+    return [_secret(settings, "secret_key"), *decode_secrets(settings.previous_secret_keys)]
 
 
 def _secret(settings: Settings, name: str) -> bytes:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import ConfigurationError
-from app.settings import generate_secrets, load_settings, master_keys, secret_key
+from app.settings import generate_secrets, load_settings, master_keys, secret_keys
 
 CANARY = "canary-7f3a"
 
@@ -39,15 +39,15 @@ def test_a_missing_secret_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="MASTER_KEY is not set"):
         master_keys(settings)
     with pytest.raises(ConfigurationError, match="SECRET_KEY is not set"):
-        secret_key(settings)
+        secret_keys(settings)
 
 
 def test_generated_secrets_are_private_and_stay(tmp_path: Path) -> None:
     settings = load_settings(_env_file=None, data_dir=tmp_path / "data")
     generate_secrets(settings)
-    first = master_keys(settings), secret_key(settings)
+    first = master_keys(settings), secret_keys(settings)
     generate_secrets(settings)
-    assert (master_keys(settings), secret_key(settings)) == first
+    assert (master_keys(settings), secret_keys(settings)) == first
     files = sorted((tmp_path / "data").iterdir())
     assert [(file.name, stat.S_IMODE(file.stat().st_mode)) for file in files] == [
         ("master_key", 0o600),

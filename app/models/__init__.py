@@ -1,19 +1,24 @@
 """The tables, and nothing else."""
 
-from app.models.accounts import ApiKey, Membership, User
+from app.models.accounts import ApiKey, Membership, OAuthState, Session, User
 from app.models.analyses import Insight, Summary
 from app.models.base import Base
 from app.models.chats import Conversation, Message, Participant
+from app.models.operations import AuditEntry, IdempotencyKey
 from app.models.workspaces import Workspace
 
 __all__ = [
     "ApiKey",
+    "AuditEntry",
     "Base",
     "Conversation",
+    "IdempotencyKey",
     "Insight",
     "Membership",
     "Message",
+    "OAuthState",
     "Participant",
+    "Session",
     "Summary",
     "User",
     "Workspace",

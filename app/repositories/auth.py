@@ -1,57 +1,125 @@
-"""API keys."""
+"""API keys and sessions."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Interval, Row, and_, delete, func, insert, literal, or_, select, update
+from sqlalchemy import ColumnElement, Interval, Row, and_, delete, func, insert, literal, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.models import ApiKey
+from app.models import ApiKey, Membership, Session
 from app.schemas.enums import Role
-from app.schemas.rows import ApiKeyRow
+from app.schemas.rows import ApiKeyRow, SessionRow
 
-_COLUMNS = [getattr(ApiKey, name) for name in ApiKeyRow._fields]
+_KEY = [getattr(ApiKey, name) for name in ApiKeyRow._fields]
+_SESSION = [getattr(Session, name) for name in SessionRow._fields]
 
 
 class AuthRepository:
-    """The table of API keys."""
+    """The tables of API keys and sessions."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
     async def add_key(self, key: ApiKeyRow) -> None:
         """Stores a key."""
-        values = {name: value for name, value in key._asdict().items() if name != "created_at"}
-        await self._connection.execute(insert(ApiKey).values(values))
+        await self._connection.execute(insert(ApiKey).values(key._asdict()))
 
-    async def valid_key(self, workspace_id: int, key_id: int) -> ApiKeyRow | None:
-        """Returns a key that has not expired."""
-        valid = and_(_is(workspace_id, key_id), or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()))
-        row = (await self._connection.execute(select(*_COLUMNS).where(valid))).one_or_none()
-        return _row(row) if row else None
+    async def key(self, workspace_id: int, key_id: int) -> tuple[ApiKeyRow, Role | None] | None:
+        """Returns a key, expired or not, and the role of the member who made it."""
+        statement = (
+            select(*_KEY, Membership.role)
+            .outerjoin(Membership, _made_by(ApiKey.member_id, workspace_id))
+            .where(_is_key(workspace_id, key_id))
+        )
+        row = (await self._connection.execute(statement)).one_or_none()
+        return (_key(row[:-1]), Role(row[-1]) if row[-1] else None) if row else None
 
-    async def note_use(self, workspace_id: int, key_id: int) -> None:
-        """Writes down that a key was used, at most once a minute."""
+    async def note_use(self, workspace_id: int, key_id: int, digest: bytes | None = None) -> None:
+        """Writes down that a key was used, at most once a minute, and its digest if that is another by now."""
         minute_ago = func.now() - literal("1 minute").cast(Interval)
         stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < minute_ago)
+        values: dict[str, object] = {"last_used_at": func.now()}
+        if digest:
+            stale, values["digest"] = or_(stale, ApiKey.digest != digest), digest
+        await self._connection.execute(update(ApiKey).where(_is_key(workspace_id, key_id), stale).values(values))
+
+    async def keys(
+        self, workspace_id: int, after: tuple[datetime, int] | None = None, limit: int | None = None
+    ) -> Sequence[ApiKeyRow]:
+        """Returns a workspace's keys, newest first, from behind a position."""
+        statement = select(*_KEY).where(ApiKey.workspace_id == workspace_id)
+        if after:
+            statement = statement.where(tuple_(ApiKey.created_at, ApiKey.key_id) < tuple_(*map(literal, after)))
+        statement = statement.order_by(ApiKey.created_at.desc(), ApiKey.key_id.desc()).limit(limit)
+        return [_key(row) for row in await self._connection.execute(statement)]
+
+    async def expire_key(self, workspace_id: int, key_id: int, at: datetime) -> None:
+        """Lets a key end at a time, or earlier if that was said before."""
         await self._connection.execute(
-            update(ApiKey).where(_is(workspace_id, key_id), stale).values(last_used_at=func.now())
+            update(ApiKey)
+            .where(_is_key(workspace_id, key_id))
+            .values(expires_at=func.least(func.coalesce(ApiKey.expires_at, at), at))
         )
 
-    async def keys(self, workspace_id: int) -> Sequence[ApiKeyRow]:
-        """Returns a workspace's keys, oldest first."""
-        statement = select(*_COLUMNS).where(ApiKey.workspace_id == workspace_id).order_by(ApiKey.created_at)
-        return [_row(row) for row in await self._connection.execute(statement)]
-
     async def remove_key(self, workspace_id: int, key_id: int) -> bool:
-        """Deletes a key; returns False if there was none."""
-        return (await self._connection.execute(delete(ApiKey).where(_is(workspace_id, key_id)))).rowcount == 1
+        """Deletes a key and its sessions; returns False if there was none."""
+        return (await self._connection.execute(delete(ApiKey).where(_is_key(workspace_id, key_id)))).rowcount == 1
+
+    async def add_session(self, session: SessionRow) -> None:
+        """Stores a session, and removes those of the workspace that are over."""
+        over = and_(Session.workspace_id == session.workspace_id, Session.expires_at < func.now())
+        await self._connection.execute(delete(Session).where(over))
+        await self._connection.execute(insert(Session).values(session._asdict()))
+
+    async def session(
+        self, workspace_id: int, session_id: int
+    ) -> tuple[SessionRow, int | None, Role | None, Role | None] | None:
+        """Returns a session that is not over, nor its key, with the member and the roles of key and member."""
+        statement = (
+            select(*_SESSION, func.coalesce(Session.member_id, ApiKey.member_id), ApiKey.role, Membership.role)
+            .outerjoin(ApiKey, and_(ApiKey.workspace_id == workspace_id, ApiKey.key_id == Session.key_id))
+            .outerjoin(Membership, _made_by(func.coalesce(Session.member_id, ApiKey.member_id), workspace_id))
+            .where(
+                _is_session(workspace_id, session_id),
+                Session.expires_at > func.now(),
+                or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now()),
+            )
+        )
+        row = (await self._connection.execute(statement)).one_or_none()
+        if row is None:
+            return None
+        member_id, *roles = row[-3:]
+        key_role, member_role = (Role(role) if role else None for role in roles)
+        return SessionRow._make(row[:-3]), member_id, key_role, member_role
+
+    async def advance(self, workspace_id: int, session_id: int, generation: int) -> bool:
+        """Makes the next refresh token the valid one; returns False if ``generation`` was not the one."""
+        statement = (
+            update(Session)
+            .where(_is_session(workspace_id, session_id), Session.generation == generation)
+            .values(generation=generation + 1)
+        )
+        return (await self._connection.execute(statement)).rowcount == 1
+
+    async def remove_session(self, workspace_id: int, session_id: int) -> bool:
+        """Ends a session; returns False if there was none."""
+        statement = delete(Session).where(_is_session(workspace_id, session_id))
+        return (await self._connection.execute(statement)).rowcount == 1
 
 
-def _is(workspace_id: int, key_id: int) -> ColumnElement[bool]:
+def _is_key(workspace_id: int, key_id: int) -> ColumnElement[bool]:
     return and_(ApiKey.workspace_id == workspace_id, ApiKey.key_id == key_id)
 
 
-def _row(row: Row[Any]) -> ApiKeyRow:
+def _is_session(workspace_id: int, session_id: int) -> ColumnElement[bool]:
+    return and_(Session.workspace_id == workspace_id, Session.session_id == session_id)
+
+
+def _made_by(member_id: Any, workspace_id: int) -> ColumnElement[bool]:
+    return and_(Membership.workspace_id == workspace_id, Membership.member_id == member_id)
+
+
+def _key(row: Row[Any] | tuple[Any, ...]) -> ApiKeyRow:
     key = ApiKeyRow._make(row)
     return key._replace(role=Role(key.role))

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import ColumnClause, column, func, select, table, update
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy import ColumnClause, cast, column, func, literal, select, table, update
+from sqlalchemy.dialects.postgresql import OID, distinct_on
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -21,7 +21,9 @@ class WorkspaceRepository:
 
     async def schema_version(self) -> str | None:
         """Returns the migration that the database is at, or None if there was none."""
-        if (await self._connection.execute(select(func.to_regclass("alembic_version")))).scalar_one() is None:
+        there = func.to_regclass("alembic_version")
+        readable = func.coalesce(func.has_table_privilege(cast(there, OID), "SELECT"), literal(False))
+        if not (await self._connection.execute(select(readable))).scalar_one():
             return None
         version: ColumnClause[str] = column("version_num")
         return (await self._connection.execute(select(version).select_from(table("alembic_version")))).scalar()

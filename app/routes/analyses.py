@@ -3,7 +3,8 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import TypeAdapter
 
-from app.routes.deps import App, ConversationId, Editor, Reader, json_body, read_json, reference, reply
+from app.routes.deps import Analyst, App, ConversationId, Reader, json_body, read_json, reference, reply
+from app.routes.idempotency import Attempt, IdempotencyKey, once
 from app.routes.problems import describe
 from app.schemas.analyses import AnalysisRequest, Insights, Summary
 
@@ -17,12 +18,18 @@ _request = TypeAdapter(AnalysisRequest)
     operation_id="summarizeConversation",
     summary="Summarise a conversation",
     response_model=Summary,
-    responses=describe(400, 401, 403, 404, 413, 415, 422, 503),
+    responses=describe(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
     openapi_extra=json_body(reference(AnalysisRequest)),
 )
-async def summarize_conversation(request: Request, app: App, viewer: Editor) -> Response:
+async def summarize_conversation(request: Request, app: App, viewer: Analyst, key: IdempotencyKey = None) -> Response:
     """Returns the conversation's summary, asking a model only if there is none or messages came or went after it."""
-    return reply(await app.summaries.make(viewer, await read_json(request, _request)))
+    wanted = await read_json(request, _request)
+
+    async def act(_: Attempt) -> Response:
+        return reply(await app.summaries.make(viewer, wanted))
+
+    caller = viewer.workspace_id, viewer.actor
+    return (await once(request, app, caller, key, act, conversation_id=wanted.conversation_id)).response
 
 
 @router.get(
@@ -30,7 +37,7 @@ async def summarize_conversation(request: Request, app: App, viewer: Editor) -> 
     operation_id="getSummary",
     summary="Read a summary",
     response_model=Summary,
-    responses=describe(400, 401, 403, 404, 422, 503),
+    responses=describe(400, 401, 403, 404, 422, 429, 503),
 )
 async def get_summary(app: App, viewer: Reader, conversation_id: ConversationId) -> Response:
     """Returns the stored summary; `stale` when messages came or went after it."""
@@ -42,12 +49,18 @@ async def get_summary(app: App, viewer: Reader, conversation_id: ConversationId)
     operation_id="analyzeConversation",
     summary="Analyse a conversation",
     response_model=Insights,
-    responses=describe(400, 401, 403, 404, 413, 415, 422, 503),
+    responses=describe(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
     openapi_extra=json_body(reference(AnalysisRequest)),
 )
-async def analyze_conversation(request: Request, app: App, viewer: Editor) -> Response:
+async def analyze_conversation(request: Request, app: App, viewer: Analyst, key: IdempotencyKey = None) -> Response:
     """Returns the insights into a conversation, asking a model only if there are none or messages came or went."""
-    return reply(await app.insights.make(viewer, await read_json(request, _request)))
+    wanted = await read_json(request, _request)
+
+    async def act(_: Attempt) -> Response:
+        return reply(await app.insights.make(viewer, wanted))
+
+    caller = viewer.workspace_id, viewer.actor
+    return (await once(request, app, caller, key, act, conversation_id=wanted.conversation_id)).response
 
 
 @router.get(
@@ -55,7 +68,7 @@ async def analyze_conversation(request: Request, app: App, viewer: Editor) -> Re
     operation_id="getInsights",
     summary="Read insights",
     response_model=Insights,
-    responses=describe(400, 401, 403, 404, 422, 503),
+    responses=describe(400, 401, 403, 404, 422, 429, 503),
 )
 async def get_insights(app: App, viewer: Reader, conversation_id: ConversationId) -> Response:
     """Returns the stored insights; `stale` when messages came or went after them."""

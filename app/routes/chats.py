@@ -14,6 +14,7 @@ from app.routes.deps import (
     ConversationId,
     Editor,
     Reader,
+    Searcher,
     UserId,
     json_body,
     media_type,
@@ -21,6 +22,7 @@ from app.routes.deps import (
     reference,
     reply,
 )
+from app.routes.idempotency import Attempt, IdempotencyKey, once
 from app.routes.problems import describe
 from app.schemas.chats import (
     BATCH_SIZE,
@@ -34,6 +36,7 @@ from app.schemas.chats import (
     Stored,
 )
 from app.schemas.search import ConversationQuery, DeleteQuery, MessageQuery, UserQuery
+from app.services.chats import identified
 from app.services.records import CsvRows, JsonLines
 from app.services.records import Reader as RowReader
 
@@ -62,7 +65,11 @@ def _text(example: str) -> dict[str, Any]:
     summary="Store messages",
     status_code=201,
     response_model=None,
-    responses={201: {"model": Stored}, 200: {"model": Imported}, **describe(400, 401, 403, 409, 413, 415, 422, 503)},
+    responses={
+        201: {"model": Stored},
+        200: {"model": Imported},
+        **describe(400, 401, 403, 409, 413, 415, 422, 429, 503),
+    },
     openapi_extra=json_body(
         {
             "anyOf": [
@@ -70,10 +77,10 @@ def _text(example: str) -> dict[str, Any]:
                 {"type": "array", "items": reference(MessageIn), "minItems": 1, "maxItems": BATCH_SIZE},
             ]
         },
-        **{"application/x-ndjson": _text(_NDJSON_EXAMPLE), "text/csv": _text(_CSV_EXAMPLE)},
+        {"application/x-ndjson": _text(_NDJSON_EXAMPLE), "text/csv": _text(_CSV_EXAMPLE)},
     ),
 )
-async def store_messages(request: Request, app: App, viewer: Editor) -> Response:
+async def store_messages(request: Request, app: App, viewer: Editor, key: IdempotencyKey = None) -> Response:
     """Stores one message, an array of up to 10,000 (all or nothing), or a stream of NDJSON or CSV of any length.
 
     A stream is committed in chunks and answers 200 with what became of its rows. Sending the same messages again, after
@@ -82,14 +89,34 @@ async def store_messages(request: Request, app: App, viewer: Editor) -> Response
     """
     readers: dict[str, type[RowReader]] = {"application/x-ndjson": JsonLines, "text/csv": CsvRows}
     media = media_type(request)
+    caller = viewer.workspace_id, viewer.actor
     if media in readers:
-        return reply(await app.imports.run(viewer, readers[media](), request.stream()))
+
+        async def load(attempt: Attempt) -> Response:
+            return reply(await app.imports.run(viewer, readers[media](), attempt.stream, seed=attempt.seed))
+
+        return (await once(request, app, caller, key, load, streamed=True)).response
     if media != "application/json":
         raise UnsupportedMediaType("Send application/json, application/x-ndjson or text/csv.")
-    if (await request.body()).lstrip().startswith(b"["):
-        batch = await read_json(request, _batch)
-        return reply(await app.chats.store(viewer, batch), 201)
-    return reply(await app.chats.store(viewer, [await read_json(request, _message)], single=True), 201)
+    single = not (await request.body()).lstrip().startswith(b"[")
+    batch = [await read_json(request, _message)] if single else await read_json(request, _batch)
+
+    async def store(attempt: Attempt) -> Response:
+        stored = await app.chats.store(viewer, _identified(batch, attempt.seed), single=single)
+        # Which ids there were is not kept beyond the conversation: they follow from the request.
+        return reply(stored if attempt.seed is None else stored.model_copy(update={"message_ids": []}), 201)
+
+    answer = await once(request, app, caller, key, store)
+    if answer.seed is None or answer.response.status_code != 201:
+        return answer.response
+    ids = [message.message_id for message in _identified(batch, answer.seed)]
+    stored = Stored.model_validate_json(bytes(answer.response.body)).model_copy(update={"message_ids": ids})
+    replayed = answer.response.headers.get("idempotency-replayed")
+    return reply(stored, 201, {"Idempotency-Replayed": replayed} if replayed else None)
+
+
+def _identified(batch: list[MessageIn], seed: bytes | None) -> list[MessageIn]:
+    return [identified(message, seed, place) for place, message in enumerate(batch)]
 
 
 @router.get(
@@ -97,9 +124,9 @@ async def store_messages(request: Request, app: App, viewer: Editor) -> Response
     operation_id="findConversations",
     summary="Find conversations",
     response_model=ConversationList,
-    responses=describe(400, 401, 403, 422, 503),
+    responses=describe(400, 401, 403, 422, 429, 503),
 )
-async def find_conversations(app: App, viewer: Reader, query: Annotated[ConversationQuery, Query()]) -> Response:
+async def find_conversations(app: App, viewer: Searcher, query: Annotated[ConversationQuery, Query()]) -> Response:
     """Lists the conversations that pass every filter given, newest first; with `q`, each with its best matches."""
     return reply(await app.search.page(viewer, query))
 
@@ -109,7 +136,7 @@ async def find_conversations(app: App, viewer: Reader, query: Annotated[Conversa
     operation_id="deleteConversations",
     summary="Delete conversations by filter",
     response_model=DeletedConversations,
-    responses=describe(400, 401, 403, 422, 503),
+    responses=describe(400, 401, 403, 422, 429, 503),
 )
 async def delete_conversations(app: App, viewer: Admin, query: Annotated[DeleteQuery, Query()]) -> Response:
     """Removes the conversations that pass the filters, at least one, and everything that was derived from them."""
@@ -121,7 +148,7 @@ async def delete_conversations(app: App, viewer: Admin, query: Annotated[DeleteQ
     operation_id="getConversation",
     summary="Read a conversation",
     response_model=ConversationPage,
-    responses={304: {"description": "Not Modified"}, **describe(400, 401, 403, 404, 422, 503)},
+    responses={304: {"description": "Not Modified"}, **describe(400, 401, 403, 404, 422, 429, 503)},
 )
 async def get_conversation(
     request: Request, app: App, viewer: Reader, conversation_id: ConversationId, query: Annotated[MessageQuery, Query()]
@@ -141,7 +168,7 @@ async def get_conversation(
     operation_id="deleteConversation",
     summary="Delete a conversation",
     response_model=DeletedConversation,
-    responses=describe(400, 401, 403, 404, 422, 503),
+    responses=describe(400, 401, 403, 404, 422, 429, 503),
 )
 async def delete_conversation(app: App, viewer: Admin, conversation_id: ConversationId) -> Response:
     """Removes a conversation and everything that was derived from it, and says how much that was."""
@@ -153,10 +180,10 @@ async def delete_conversation(app: App, viewer: Admin, conversation_id: Conversa
     operation_id="listUserConversations",
     summary="Read a sender's history",
     response_model=NumberedConversationList,
-    responses=describe(400, 401, 403, 422, 503),
+    responses=describe(400, 401, 403, 422, 429, 503),
 )
 async def list_user_conversations(
-    request: Request, app: App, viewer: Reader, user_id: UserId, query: Annotated[UserQuery, Query()]
+    request: Request, app: App, viewer: Searcher, user_id: UserId, query: Annotated[UserQuery, Query()]
 ) -> Response:
     """Lists the conversations that somebody sent messages in, newest first, in numbered pages with `Link` headers."""
     found = await app.search.history(viewer, user_id, query)

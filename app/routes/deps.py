@@ -1,16 +1,28 @@
 """What routes are handed: the services, who is asking, ids from the path, bodies."""
 
 import asyncio
+import ipaddress
+import re
+from collections.abc import Coroutine, Mapping
 from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from fastapi import Depends, Path, Request, Response, Security
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
+from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError, WithJsonSchema
 from pydantic.json_schema import models_json_schema
 
-from app.errors import Invalid, Malformed, Unauthenticated, UnsupportedMediaType
+from app.errors import (
+    CrossSite,
+    Forbidden,
+    Invalid,
+    Malformed,
+    TooManyRequests,
+    Unauthenticated,
+    UnsupportedMediaType,
+)
 from app.factory import Services
+from app.schemas.accounts import KeyIn, KeyRotation, MemberChange, MemberIn, TokenRequest
 from app.schemas.analyses import AnalysisRequest
 from app.schemas.base import Id
 from app.schemas.chats import BATCH_SIZE, MessageIn
@@ -18,14 +30,25 @@ from app.schemas.enums import Role
 from app.schemas.problems import ProblemDocument, field_errors
 from app.schemas.viewer import Viewer
 from app.security.permissions import require
+from app.services.auth import Door
+from app.services.rate_limits import RateClass, Usage
 from app.services.structure import check_json
 
 T = TypeVar("T")
 
+_ROW_ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
 _REFERENCE = "#/components/schemas/{model}"
 
-_bearer = HTTPBearer(auto_error=False, description="An API key.")
-_api_key = APIKeyHeader(name="X-API-Key", auto_error=False, description="The same API key.")
+SESSION_COOKIE = "__Host-session"
+SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
+
+bearer_scheme = HTTPBearer(
+    auto_error=False, bearerFormat="API key or JWT", description="An API key, or an access token."
+)
+key_scheme = APIKeyHeader(name="X-API-Key", auto_error=False, description="An API key.")
+cookie_scheme = APIKeyCookie(
+    name=SESSION_COOKIE, auto_error=False, description="What sign-in leaves in a browser; for pages of this service."
+)
 
 
 def services(request: Request) -> Services:
@@ -37,33 +60,117 @@ def services(request: Request) -> Services:
 App = Annotated[Services, Depends(services)]
 
 
-async def viewer(
+def address(request: Request) -> str:
+    """Returns whose address the request is from: of IPv6 the network that one customer has."""
+    try:
+        found = ipaddress.ip_address(request.client.host if request.client else "")
+    except ValueError:
+        return "unknown"
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    if isinstance(found, ipaddress.IPv4Address) or mapped:
+        return str(mapped or found)
+    return str(ipaddress.ip_network((found, 64), strict=False).network_address)
+
+
+async def spend(request: Request, app: Services, kind: RateClass, who: str) -> None:
+    """Counts a request against a limit, which the response's headers tell; raises ``TooManyRequests``."""
+    _tell(request, await app.rate_limits.hit(kind, who))
+
+
+def _tell(request: Request, usage: Usage) -> None:
+    request.state.usage = usage
+    if usage.exceeded:
+        detail = f"The limit is {usage.limit} requests in {usage.window_s} seconds. Wait as long as Retry-After says."
+        raise TooManyRequests(detail, usage.reset_s)
+
+
+async def authenticate(request: Request, app: Services, door: Door, credential: str) -> Viewer:
+    """Returns whose credential this is; an address that shows too many wrong ones is not listened to for a while.
+
+    Raises:
+        Unauthenticated: if it is nobody's.
+        TooManyRequests: if the address has shown too many wrong ones.
+    """
+    if known := app.auth.known(door, credential):
+        return known
+    return await counted(request, app, app.auth.viewer(door, credential))
+
+
+async def counted(request: Request, app: Services, acting: Coroutine[None, None, T]) -> T:
+    """Returns what comes of looking at a credential; raises as ``authenticate`` does."""
+    try:
+        _tell(request, await app.rate_limits.check(RateClass.ADDRESS, address(request)))
+        return await acting
+    except Unauthenticated:
+        await spend(request, app, RateClass.ADDRESS, address(request))
+        raise
+    finally:
+        acting.close()
+
+
+def check_same_origin(request: Request, app: Services) -> None:
+    """Raises ``CrossSite`` unless the browser says that a page of this service sent the request.
+
+    A browser sends its cookies with foreign pages' requests too, but these headers no page can set (W3C Fetch Metadata,
+    RFC 6454).
+    """
+    site = request.headers.get("sec-fetch-site")
+    same = site == "same-origin" if site is not None else request.headers.get("origin") == app.base_url
+    if not same:
+        raise CrossSite("With the session cookie this works from this service's own pages only. Send a token instead.")
+
+
+async def viewer_of(
+    request: Request,
     app: App,
-    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer)],
-    api_key: Annotated[str | None, Security(_api_key)],
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Security(bearer_scheme)],
+    api_key: Annotated[str | None, Security(key_scheme)],
+    cookie: Annotated[str | None, Security(cookie_scheme)],
 ) -> Viewer:
     """Returns who is asking; raises ``Unauthenticated``."""
-    credential = bearer.credentials if bearer else api_key
-    if not credential:
-        raise Unauthenticated("Send an API key: `Authorization: Bearer <key>` or `X-API-Key: <key>`.")
-    return await app.auth.viewer(credential)
+    if bearer:
+        return await authenticate(request, app, Door.BEARER, bearer.credentials)
+    if api_key:
+        return await authenticate(request, app, Door.API_KEY, api_key)
+    if cookie:
+        if request.method not in SAFE_METHODS:
+            check_same_origin(request, app)
+        return await authenticate(request, app, Door.COOKIE, cookie)
+    await spend(request, app, RateClass.ADDRESS, address(request))
+    raise Unauthenticated("Send a credential: `Authorization: Bearer <API key or token>` or `X-API-Key: <key>`.")
+
+
+Asking = Annotated[Viewer, Depends(viewer_of)]
 
 
 class AtLeast:
-    """A guard: only viewers with a role or a stronger one pass."""
+    """A guard: only viewers with a role or a stronger one pass, and as often as the class of operations allows."""
 
-    def __init__(self, role: Role) -> None:
+    def __init__(self, role: Role, kind: RateClass) -> None:
         self.role = role
+        self._kind = kind
 
-    def __call__(self, viewer: Annotated[Viewer, Depends(viewer)]) -> Viewer:
-        """Returns the viewer; raises ``Forbidden``."""
-        require(viewer, self.role)
+    async def __call__(self, request: Request, app: App, viewer: Asking) -> Viewer:
+        """Returns the viewer; raises ``TooManyRequests`` or ``Forbidden``."""
+        kind = self._kind
+        if kind is RateClass.SEARCH and "q" not in request.query_params:
+            kind = RateClass.READ
+        await spend(request, app, kind, f"{viewer.workspace_id}/{viewer.actor}")
+        try:
+            require(viewer, self.role)
+        except Forbidden:
+            await app.audit.denied(viewer, request.scope["route"].operation_id, self.role)
+            raise
         return viewer
 
 
-Reader = Annotated[Viewer, Depends(AtLeast(Role.VIEWER))]
-Editor = Annotated[Viewer, Depends(AtLeast(Role.EDITOR))]
-Admin = Annotated[Viewer, Depends(AtLeast(Role.ADMIN))]
+Reader = Annotated[Viewer, Depends(AtLeast(Role.VIEWER, RateClass.READ))]
+Searcher = Annotated[Viewer, Depends(AtLeast(Role.VIEWER, RateClass.SEARCH))]
+Member = Annotated[Viewer, Depends(AtLeast(Role.VIEWER, RateClass.WRITE))]
+Editor = Annotated[Viewer, Depends(AtLeast(Role.EDITOR, RateClass.WRITE))]
+Analyst = Annotated[Viewer, Depends(AtLeast(Role.EDITOR, RateClass.LLM))]
+Admin = Annotated[Viewer, Depends(AtLeast(Role.ADMIN, RateClass.WRITE))]
+AdminReader = Annotated[Viewer, Depends(AtLeast(Role.ADMIN, RateClass.READ))]
 
 
 def _decode_segment(segment: object) -> str:
@@ -79,6 +186,16 @@ ConversationId = Annotated[_PathId, Path(examples=["order-1042"])]
 UserId = Annotated[_PathId, Path(examples=["ana"])]
 
 
+def _row_id(segment: object) -> int:
+    # What is no id of ours is as absent as one that was never given out.
+    return int(text) if (text := str(segment)) and _ROW_ID.fullmatch(text) and int(text) < 2**63 else 0
+
+
+RowId = Annotated[
+    int, BeforeValidator(_row_id), WithJsonSchema({"type": "string"}), Path(examples=["2893478923478923"])
+]
+
+
 def media_type(request: Request) -> str:
     """Returns the body's media type; raises ``UnsupportedMediaType`` for an encoding other than plain UTF-8."""
     media, _, parameters = request.headers.get("content-type", "").lower().partition(";")
@@ -89,14 +206,16 @@ def media_type(request: Request) -> str:
     return media.strip()
 
 
-async def read_json(request: Request, adapter: TypeAdapter[T]) -> T:
-    """Returns the JSON body.
+async def read_json(request: Request, adapter: TypeAdapter[T], default: T | None = None) -> T:
+    """Returns the JSON body, or the default if there is a default and no body.
 
     Raises:
         UnsupportedMediaType: if it is not said to be JSON.
         Malformed: if it is none.
         Invalid: if it does not fit the schema.
     """
+    if default is not None and not await request.body():
+        return default
     if media_type(request) != "application/json":
         raise UnsupportedMediaType("Send `Content-Type: application/json`.")
     body = await request.body()
@@ -115,7 +234,16 @@ def reply(model: BaseModel, status: int = 200, headers: dict[str, str] | None = 
     return Response(model.__pydantic_serializer__.to_json(model), status, headers, "application/json")
 
 
-_DOCUMENTED: list[type[BaseModel]] = [AnalysisRequest, MessageIn, ProblemDocument]
+_DOCUMENTED: list[type[BaseModel]] = [
+    AnalysisRequest,
+    KeyIn,
+    KeyRotation,
+    MemberChange,
+    MemberIn,
+    MessageIn,
+    ProblemDocument,
+    TokenRequest,
+]
 
 
 def documented_schemas() -> dict[str, Any]:
@@ -130,6 +258,8 @@ def reference(model: type[BaseModel]) -> dict[str, str]:
     return {"$ref": _REFERENCE.format(model=model.__name__)}
 
 
-def json_body(schema: dict[str, Any], **more: dict[str, Any]) -> dict[str, Any]:
+def json_body(
+    schema: dict[str, Any], more: Mapping[str, dict[str, Any]] | None = None, *, required: bool = True
+) -> dict[str, Any]:
     """Returns the OpenAPI description of a body that ``read_json`` reads; ``more`` are other media types."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}, **more}}}
+    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}, **(more or {})}}}

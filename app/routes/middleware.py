@@ -9,15 +9,31 @@ from urllib.parse import parse_qsl
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.errors import CredentialInUrl, Internal, Malformed, Problem, TooLarge, Unavailable
+from app.factory import Services
 from app.routes.problems import problem_response
 
 STREAMS = ("application/x-ndjson", "text/csv")
-CREDENTIAL_NAMES = {"access_token", "api_key", "apikey", "authorization", "key", "token", "x-api-key"}
+CREDENTIAL_NAMES = {
+    *("access_token", "api_key", "apikey", "authorization", "jwt", "key", "refresh_token", "token", "x-api-key"),
+}
 MAX_QUERY_BYTES = 16_384
+
+SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+API_POLICY = "default-src 'none'; frame-ancestors 'none'"
+EXPOSED_HEADERS = (
+    *("ETag", "Idempotency-Replayed", "Link", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"),
+)
 
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _log = structlog.get_logger("app.requests")
@@ -31,6 +47,8 @@ class FrontDoor:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._routes: ASGIApp | None = None
+        self._security_headers: list[tuple[bytes, bytes]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request, or the application's start and stop."""
@@ -53,7 +71,11 @@ class FrontDoor:
                 status = message["status"]
                 out = MutableHeaders(scope=message)
                 out["X-Request-Id"] = request_id
-                out["X-Content-Type-Options"] = "nosniff"
+                message["headers"].extend(self._security_headers)
+                if "content-security-policy" not in out:
+                    out["Content-Security-Policy"] = API_POLICY
+                if usage := scope["state"].get("usage"):
+                    out["RateLimit-Policy"], out["RateLimit"] = usage.policy, usage.state
                 if "cache-control" not in out:
                     out["Cache-Control"] = "private, no-cache" if "etag" in out else "no-store"
             await send(message)
@@ -65,8 +87,9 @@ class FrontDoor:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 _check_url(scope["raw_path"], scope["query_string"])
-                limit = scope["app"].state.services.max_body_bytes
-                await self._app(scope, _bounded(headers, receive, limit), send_with_headers)
+                services: Services = scope["app"].state.services
+                routes = self._routes or self._open(services)
+                await routes(scope, _bounded(headers, receive, services.max_body_bytes), send_with_headers)
             except asyncio.CancelledError:
                 # The server stops and waits no longer.
                 await fail(Unavailable("The service is stopping. Send the request again."))
@@ -80,6 +103,38 @@ class FrontDoor:
             route = getattr(scope.get("route"), "path", None)
             duration_ms = round((time.perf_counter() - started) * 1000, 2)
             _log.info("request", method=method, route=route, status=status, duration_ms=duration_ms)
+
+    def _open(self, services: Services) -> ASGIApp:
+        """Puts around the routes what the configuration asks for, which is known only now."""
+        headers = dict(SECURITY_HEADERS)
+        if services.base_url.startswith("https://"):
+            headers["Strict-Transport-Security"] = "max-age=31536000"
+        self._security_headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        routes = self._app
+        if services.cors_origins:
+            routes = _for_origins(routes, services.cors_origins)
+        if services.trusted_proxies:
+            routes = ProxyHeadersMiddleware(routes, list(services.trusted_proxies))  # type: ignore[arg-type, assignment]
+        self._routes = routes
+        return routes
+
+
+def _for_origins(routes: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
+    cors = CORSMiddleware(
+        routes,
+        allow_origins=origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        allow_credentials=True,
+        expose_headers=EXPOSED_HEADERS,
+    )
+
+    async def choose(scope: Scope, receive: Receive, send: Send) -> None:
+        # To others nothing is said of it, not even that there is a list.
+        listed = Headers(scope=scope).get("origin") in origins
+        await (cors if listed else routes)(scope, receive, send)
+
+    return choose
 
 
 def _bounded(headers: Headers, receive: Receive, limit: int) -> Receive:

@@ -1,5 +1,6 @@
 """Errors as problem documents (RFC 9457)."""
 
+import html
 from http import HTTPStatus
 from typing import Any
 
@@ -9,10 +10,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from app.errors import Invalid, Malformed, MethodNotAllowed, NotFound, Problem, Unavailable
+from app.errors import Invalid, Malformed, MethodNotAllowed, NotFound, Problem, TooManyRequests, Unavailable
 from app.schemas.problems import field_errors
 
 MEDIA_TYPE = "application/problem+json"
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 EXAMPLE_ID = "1b320d1ac94b4fb7892ffc016f763a79"
 _KINDS = {kind.status: kind for kind in Problem.__subclasses__()}
 METHODS = ("DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT")
@@ -23,7 +25,7 @@ def problem_response(problem: Problem, request_id: str, headers: dict[str, str] 
     headers = {"Cache-Control": "no-store", **(headers or {})}
     if problem.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(problem, Unavailable):
+    if isinstance(problem, TooManyRequests | Unavailable):
         headers["Retry-After"] = str(problem.retry_after_seconds)
     return Response(orjson.dumps(_document(problem, request_id)), problem.status, headers, MEDIA_TYPE)
 
@@ -50,14 +52,37 @@ def describe(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "content": {
                 MEDIA_TYPE: {
                     "schema": {"$ref": "#/components/schemas/ProblemDocument"},
-                    "example": _document(
-                        _KINDS[status](_KINDS[status].title + "."), "1b320d1ac94b4fb7892ffc016f763a79"
-                    ),
+                    "example": _document(_KINDS[status](_KINDS[status].title + "."), EXAMPLE_ID),
                 }
             },
         }
         for status in statuses
     }
+
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<title>{title}</title>
+<style>body {{ font: 1.1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 15vh auto; padding: 0 1rem }}
+:root {{ color-scheme: light dark }} small {{ opacity: .7 }}</style>
+<h1>{title}</h1>
+<p>{detail}</p>
+<p><small>{code} · {request_id}</small></p>
+</html>
+"""
+
+
+def problem_page(problem: Problem, request: Request) -> Response:
+    """Returns a problem as a page if a browser shows it to a person, or else as a document."""
+    answer = problem_response(problem, request.state.request_id)
+    if "text/html" not in request.headers.get("accept", ""):
+        return answer
+    shown = {name: html.escape(str(value)) for name, value in _document(problem, request.state.request_id).items()}
+    headers = {**answer.headers, "Content-Security-Policy": PAGE_POLICY}
+    del headers["content-length"]
+    return Response(_PAGE.format(**shown), problem.status, headers, "text/html")
 
 
 def add_handlers(app: FastAPI) -> None:

@@ -54,10 +54,26 @@ Timestamp = Annotated[
 SafeText = Annotated[str, Field(pattern=r"^[^\x00]*$")]
 """Text that PostgreSQL takes: no NUL; a lone surrogate is no text to Pydantic."""
 
-Id = Annotated[SafeText, Field(min_length=1, max_length=ID_LENGTH), AfterValidator(_check_path_segment)]
+Id = Annotated[
+    SafeText,
+    Field(min_length=1, max_length=ID_LENGTH, json_schema_extra={"not": {"enum": [".", ".."]}}),
+    AfterValidator(_check_path_segment),
+]
 """An id chosen by a client; every one can stand in a URL path."""
 
 Content = Annotated[SafeText, Field(min_length=1, max_length=CONTENT_BYTES), AfterValidator(_check_bytes)]
+
+
+def matching(pattern: str, must: str) -> tuple[Any, Any]:
+    """Returns what holds a text to a pattern that the OpenAPI document shows; ``must`` is the complaint."""
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise ValueError(must)
+        return value
+
+    return AfterValidator(check), Field(json_schema_extra={"pattern": f"^{pattern}$"})
 
 
 class Schema(BaseModel):

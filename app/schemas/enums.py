@@ -41,3 +41,17 @@ class QuestionStatus(StrEnum):
 
     ANSWERED = "answered"
     UNANSWERED = "unanswered"
+
+
+class MemberStatus(StrEnum):
+    """Whether a member has joined, or is only invited."""
+
+    ACTIVE = "active"
+    INVITED = "invited"
+
+
+class Provider(StrEnum):
+    """Who vouches for a person at sign-in."""
+
+    GOOGLE = "google"
+    GITHUB = "github"

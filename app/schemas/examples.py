@@ -140,3 +140,54 @@ PROBLEM: dict[str, Any] = {
         }
     ],
 }
+_EXPIRES = "2026-12-06T10:00:00.000000Z"
+TOKEN_REQUEST: dict[str, Any] = {"refresh_token": "cr_afkfe3tgma5xqvz4yvxw4o2u5n3l6hqkq2jzv7b4mx2yq5s7wtnc6ipd"}
+TOKENS: dict[str, Any] = {
+    "access_token": "eyJhbGciOiJIUzI1NiIsImtpZCI6IjljMWYiLCJ0eXAiOiJhdCtqd3QifQ.eyJzdWIiOiJrZXk6MjgifQ.c2lnbmF0dXJl",
+    "token_type": "Bearer",
+    "expires_in": 900,
+    "refresh_token": TOKEN_REQUEST["refresh_token"],
+    "refresh_expires_at": _EXPIRES,
+}
+_WORKSPACE = {"id": "2734823948239482", "name": "acme", "role": "admin"}
+ME: dict[str, Any] = {
+    "user": {"id": "17", "email": "ana@example.com", "name": "Ana Person", "provider": "google"},
+    "workspace": _WORKSPACE,
+    "workspaces": [_WORKSPACE],
+    "role": "admin",
+    "credential": {"kind": "api_key", "actor": "key:2893478923478923", "key_id": "2893478923478923"},
+    "limits": {"read": "60000/minute", "write": "60000/minute", "search": "6000/minute", "llm": "600/minute"},
+}
+KEY_IN: dict[str, Any] = {"name": "checkout service", "role": "editor"}
+_KEY: dict[str, Any] = {
+    "id": "2893478923478923",
+    **KEY_IN,
+    "member_id": "2623894723984723",
+    "created_at": "2026-11-22T10:00:00.000000Z",
+    "expires_at": "2027-11-22T10:00:00.000000Z",
+    "last_used_at": "2026-11-22T10:05:00.000000Z",
+}
+NEW_KEY: dict[str, Any] = {**_KEY, "key": "ck_" + "a2q7" * 16}
+KEY_LIST: dict[str, Any] = {"data": [_KEY], "has_more": True, "next_cursor": _CURSOR}
+MEMBER_IN: dict[str, Any] = {"email": "bob@example.com", "role": "viewer"}
+MEMBER: dict[str, Any] = {
+    "id": "2623894723984723",
+    "email": "bob@example.com",
+    "name": "Bob Person",
+    "role": "viewer",
+    "status": "active",
+    "created_at": "2026-11-22T10:00:00.000000Z",
+    "joined_at": "2026-11-22T11:00:00.000000Z",
+    "invitation_expires_at": _EXPIRES,
+    "last_login": "2026-11-22T11:00:00.000000Z",
+}
+MEMBER_LIST: dict[str, Any] = {"data": [MEMBER], "has_more": True, "next_cursor": _CURSOR}
+_ENTRY: dict[str, Any] = {
+    "id": "4711",
+    "created_at": "2026-11-22T10:00:00.000000Z",
+    "actor": "key:2893478923478923",
+    "action": "conversation.deleted",
+    "target": "conversation:f2hYQ0vVbLw9mJqC",
+    "details": {"conversations": 1, "messages": 3},
+}
+AUDIT_LIST: dict[str, Any] = {"data": [_ENTRY], "has_more": True, "next_cursor": _CURSOR}

@@ -1,7 +1,7 @@
 """What crosses the storage door: texts sealed, everything else plain."""
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from app.schemas.chats import Conversation
 from app.schemas.enums import Outcome, Role, Sentiment, UserType
@@ -25,9 +25,72 @@ class ApiKeyRow(NamedTuple):
     name: str
     role: Role
     digest: bytes
+    member_id: int | None
     created_at: datetime
     expires_at: datetime | None
     last_used_at: datetime | None
+
+
+class SessionRow(NamedTuple):
+    """A session: of a member, or of an API key."""
+
+    workspace_id: int
+    session_id: int
+    member_id: int | None
+    key_id: int | None
+    generation: int
+    expires_at: datetime
+
+
+class MemberRow(NamedTuple):
+    """A member, or an invitation, with what is known of the person."""
+
+    member_id: int
+    user_id: int | None
+    email: str
+    name: str | None
+    role: Role
+    created_at: datetime
+    joined_at: datetime | None
+    last_login: datetime | None
+
+
+class UserRow(NamedTuple):
+    """A person who signs in."""
+
+    user_id: int
+    email: str
+    name: str | None
+    auth_provider: str
+
+
+class SignInRow(NamedTuple):
+    """A sign-in that was begun."""
+
+    state_digest: bytes
+    browser_digest: bytes
+    provider: str
+    next_path: str
+    wanted_workspace: int | None
+    expires_at: datetime
+
+
+class AuditRow(NamedTuple):
+    """An entry of the audit log."""
+
+    entry_id: int
+    created_at: datetime
+    actor: str
+    action: str
+    target: str | None
+    details: dict[str, Any]
+
+
+class Answered(NamedTuple):
+    """What is known of an idempotency key: no ``answer`` while the first request is running."""
+
+    fingerprint: bytes | None
+    answer: bytes | None
 
 
 class NewMessage(NamedTuple):

@@ -7,8 +7,25 @@ from app.schemas.enums import Role
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """A credential's workspace and role; the first argument of every use case that is not public."""
+    """A credential's workspace and role; the first argument of every use case that is not public.
+
+    ``key_id`` is the API key, ``member_id`` the member who signed in or whose key it is, ``session_id`` the session of
+    a token or cookie. All are None for the operator at the command line.
+    """
 
     workspace_id: int
-    key_id: int
     role: Role
+    key_id: int | None = None
+    member_id: int | None = None
+    session_id: int | None = None
+
+    @property
+    def actor(self) -> str:
+        """Who acts, as the audit log and the rate limits name them."""
+        if self.key_id is not None:
+            return f"key:{self.key_id}"
+        return f"member:{self.member_id}" if self.member_id is not None else OPERATOR
+
+
+OPERATOR = "operator"
+"""Who acts through the command line."""

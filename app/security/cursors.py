@@ -16,15 +16,18 @@ _MAC_BYTES = 16
 
 
 class CursorSigner:
-    """Makes and reads cursors; one made for another workspace or another question is refused."""
+    """Makes and reads cursors; one made for another workspace or another question is refused.
 
-    def __init__(self, key: bytes) -> None:
-        self._key = key
+    The first key signs, the others are still believed.
+    """
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        self._keys = keys
 
     def sign(self, context: Sequence[object], position: Sequence[object]) -> str:
         """Returns the cursor of a position, an array of JSON values and times."""
         payload = orjson.dumps(position)
-        return base64.urlsafe_b64encode(self._mac(context, payload) + payload).decode().rstrip("=")
+        return base64.urlsafe_b64encode(_mac(self._keys[0], context, payload) + payload).decode().rstrip("=")
 
     def read(self, context: Sequence[object], cursor: str) -> list[Any]:
         """Returns the position behind a cursor.
@@ -37,17 +40,18 @@ class CursorSigner:
         except (binascii.Error, ValueError):
             raw = b""
         mac, payload = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(context, payload)):
+        if not any(hmac.compare_digest(mac, _mac(key, context, payload)) for key in self._keys):
             detail = "The cursor does not belong to this question: leave it out, and send the same filters."
             raise Invalid(detail, (FieldError("cursor", "invalid_cursor", detail),))
         position: list[Any] = orjson.loads(payload)
         return position
 
-    def _mac(self, context: Sequence[object], payload: bytes) -> bytes:
-        question = orjson.dumps(context, option=orjson.OPT_NON_STR_KEYS)
-        return hmac.digest(self._key, question + b"\0" + payload, hashlib.sha256)[:_MAC_BYTES]
-
 
 def time_at(position: object) -> datetime:
     """Returns the time in a cursor's position."""
     return datetime.fromisoformat(str(position))
+
+
+def _mac(key: bytes, context: Sequence[object], payload: bytes) -> bytes:
+    question = orjson.dumps(context, option=orjson.OPT_NON_STR_KEYS)
+    return hmac.digest(key, question + b"\0" + payload, hashlib.sha256)[:_MAC_BYTES]

@@ -75,6 +75,22 @@ class WorkspaceKeys:
         """The key under which lexemes and keywords are hashed."""
         return derive(self.data_key, "search")
 
+    @property
+    def audit_key(self) -> bytes:
+        """The key under which the audit log hashes the ids of conversations."""
+        return derive(self.data_key, "audit")
+
+
+def seal(key: bytes, data: bytes, belongs: bytes) -> bytes:
+    """Returns ``data`` encrypted under a key of its own purpose; ``belongs`` says where it stands."""
+    nonce = os.urandom(NONCE_BYTES)
+    return nonce + AESGCM(key).encrypt(nonce, data, belongs)
+
+
+def unseal(key: bytes, blob: bytes, belongs: bytes) -> bytes:
+    """Returns what ``seal`` encrypted; raises ``InvalidTag`` as ``ConversationCipher.open`` does."""
+    return AESGCM(key).decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], belongs)
+
 
 class MasterKeys:
     """The master keys, the current one first; older ones still open what they wrapped."""

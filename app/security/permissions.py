@@ -16,3 +16,8 @@ def require(viewer: Viewer, needed: Role) -> None:
     """Raises ``Forbidden`` unless the viewer's role is at least ``needed``."""
     if _RANK[viewer.role] < _RANK[needed]:
         raise Forbidden(f"This needs the role {needed}; the credential has the role {viewer.role}.")
+
+
+def narrower(one: Role, other: Role | None) -> Role:
+    """Returns the weaker of two roles; None does not narrow."""
+    return one if other is None or _RANK[one] <= _RANK[other] else other

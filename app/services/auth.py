@@ -1,67 +1,193 @@
-"""API keys: made, listed, revoked, and turned into a viewer."""
+"""Who is asking: API keys, tokens and cookies turned into a viewer, and keys and refresh tokens into tokens."""
 
 import hmac
+import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 from cachetools import TTLCache
 
-from app.db import Database
-from app.errors import NotFound, Unauthenticated
+from app.db import Database, Unit
+from app.errors import NoSession, Unauthenticated
+from app.schemas.accounts import Credential, Me, Tokens, UserInfo, WorkspaceInfo
 from app.schemas.enums import Role
-from app.schemas.rows import ApiKeyRow
+from app.schemas.rows import SessionRow
 from app.schemas.viewer import Viewer
-from app.security.api_keys import new_api_key, parse_api_key
+from app.security.api_keys import PREFIX, parse_api_key, random_id
+from app.security.permissions import narrower
+from app.security.tokens import ACCESS_LIFETIME, SessionToken, TokenSigner
 
-VIEWER_CACHE_S = 5.0
-"""For how long a credential may be believed without a look at the database."""
+
+class Door(StrEnum):
+    """Where a credential was shown: each place takes its own kinds."""
+
+    BEARER = "bearer"
+    API_KEY = "api_key"
+    COOKIE = "cookie"
+
+
+VIEWER_CACHE_S = 4.0
+"""For how long a credential may be believed without a look at the database; a revocation acts within five seconds."""
+
+SESSION_LIFETIME = timedelta(days=14)
+KEY_REFUSED = "The API key does not exist, has expired or was revoked."
+SESSION_OVER = "The session is over. Sign in again, or send the API key again."
 
 
 class AuthService:
-    """Who is asking."""
+    """Turns credentials into viewers. The first pepper hashes API keys; those hashed under others are still known."""
 
-    def __init__(self, db: Database, pepper: bytes) -> None:
+    def __init__(self, db: Database, signer: TokenSigner, peppers: Sequence[bytes]) -> None:
         self._db = db
-        self._pepper = pepper
-        self._viewers: TTLCache[bytes, Viewer] = TTLCache(10_000, VIEWER_CACHE_S)
+        self._signer = signer
+        self._peppers = peppers
+        self._viewers: TTLCache[tuple[Door, str], tuple[Viewer, datetime | None]] = TTLCache(10_000, VIEWER_CACHE_S)
 
-    async def create_key(self, workspace_id: int, role: Role, name: str, expires_in: timedelta | None) -> str:
-        """Makes an API key and returns it: the only time that it is seen."""
-        key = new_api_key(workspace_id)
-        now = datetime.now(UTC)
-        expires_at = now + expires_in if expires_in else None
-        row = ApiKeyRow(workspace_id, key.key_id, name, role, key.digest(self._pepper), now, expires_at, None)
-        async with self._db.write() as unit:
-            await unit.auth.add_key(row)
-        return key.text
+    def known(self, door: Door, credential: str) -> Viewer | None:
+        """Returns whose credential this is if that was asked just now."""
+        viewer, expires_at = self._viewers.get((door, credential), (None, None))
+        return viewer if expires_at is None or expires_at > datetime.now(UTC) else None
 
-    async def keys(self, workspace_id: int) -> Sequence[ApiKeyRow]:
-        """Returns a workspace's keys without their secrets."""
-        async with self._db.read() as unit:
-            return await unit.auth.keys(workspace_id)
-
-    async def revoke_key(self, workspace_id: int, key_id: int) -> None:
-        """Deletes a key; raises ``NotFound``."""
-        async with self._db.write() as unit:
-            if not await unit.auth.remove_key(workspace_id, key_id):
-                raise NotFound(f"There is no key {key_id} in this workspace.")
-
-    async def viewer(self, credential: str) -> Viewer:
+    async def viewer(self, door: Door, credential: str) -> Viewer:
         """Returns whose credential this is.
 
         Raises:
             Unauthenticated: if it is none of ours, expired or revoked.
         """
-        key = parse_api_key(credential)
+        if known := self.known(door, credential):
+            return known
+        if door is Door.COOKIE:
+            token = self._signer.read_cookie(credential)
+            if token is None:
+                raise Unauthenticated(SESSION_OVER)
+            found = await self._by_session(token)
+        elif door is Door.API_KEY or credential.startswith(PREFIX):
+            found = await self._by_key(credential)
+        else:
+            found = await self._by_session(self._signer.read_access(credential))
+        self._viewers[door, credential] = found
+        return found[0]
+
+    async def open_session(self, viewer: Viewer) -> Tokens:
+        """Returns tokens of a new session of the viewer's key or member."""
+        now = datetime.now(UTC)
+        async with self._db.write() as unit:
+            session = await open_session(unit, viewer, now)
+        return self._tokens(session, viewer.actor, now)
+
+    async def refreshed(self, refresh_token: str) -> SessionToken:
+        """Returns what a refresh token points to, without a look whether it is still valid.
+
+        Raises:
+            Unauthenticated: if it is none of ours.
+        """
+        token = self._signer.read_refresh(refresh_token)
+        if token is None:
+            raise Unauthenticated("The refresh token is not one of this service.")
+        return token
+
+    async def refresh(self, token: SessionToken) -> Tokens:
+        """Returns new tokens of a session; a refresh token that comes a second time ends it.
+
+        Raises:
+            Unauthenticated: if the session is over, or is now.
+        """
+        now = datetime.now(UTC)
+        actor, session = "", None
+        async with self._db.write() as unit:
+            if found := await unit.auth.session(token.workspace_id, token.session_id):
+                row, member_id, _, _ = found
+                actor = Viewer(row.workspace_id, Role.VIEWER, row.key_id, member_id).actor
+                target = f"session:{row.session_id}"
+                if await unit.auth.advance(row.workspace_id, row.session_id, token.generation):
+                    session = row._replace(generation=token.generation + 1)
+                else:
+                    await unit.auth.remove_session(row.workspace_id, row.session_id)
+                    await unit.audit.add(row.workspace_id, actor, "session.ended", target, reason="token_reused")
+        if session is None:
+            raise Unauthenticated(SESSION_OVER)
+        return self._tokens(session, actor, now)
+
+    async def sign_out(self, viewer: Viewer) -> None:
+        """Ends the viewer's session; raises ``NoSession`` for an API key."""
+        if viewer.session_id is None:
+            raise NoSession("An API key has no session. Delete the key to end its access.")
+        async with self._db.write() as unit:
+            if await unit.auth.remove_session(viewer.workspace_id, viewer.session_id):
+                target = f"session:{viewer.session_id}"
+                await unit.audit.add(viewer.workspace_id, viewer.actor, "session.ended", target, reason="signed_out")
+        for shown in [shown for shown, (each, _) in self._viewers.items() if each.session_id == viewer.session_id]:
+            self._viewers.pop(shown, None)
+
+    async def me(self, viewer: Viewer, limits: dict[str, str]) -> Me:
+        """Returns who is asking."""
+        async with self._db.read() as unit:
+            own = await unit.workspaces.get(viewer.workspace_id)
+            assert own is not None
+            user = await unit.members.user_of(viewer.workspace_id, viewer.member_id) if viewer.member_id else None
+            others = await unit.members.memberships(user.user_id) if user and viewer.key_id is None else []
+        workspace = WorkspaceInfo(id=str(own.workspace_id), name=own.name, role=viewer.role)
+        return Me(
+            user=UserInfo(id=str(user.user_id), email=user.email, name=user.name, provider=user.auth_provider)
+            if user
+            else None,
+            workspace=workspace,
+            workspaces=[WorkspaceInfo(id=str(id), name=name, role=role) for id, _, role, name in others] or [workspace],
+            role=viewer.role,
+            credential=Credential(
+                kind="api_key" if viewer.session_id is None else "session",
+                actor=viewer.actor,
+                key_id=str(viewer.key_id) if viewer.key_id is not None else None,
+            ),
+            limits=limits,
+        )
+
+    async def _by_key(self, text: str) -> tuple[Viewer, datetime | None]:
+        key = parse_api_key(text)
         if key is None:
             raise Unauthenticated("The credential is not an API key of this service.")
-        digest = key.digest(self._pepper)
-        viewer = self._viewers.get(digest)
-        if viewer is None:
-            async with self._db.read() as unit:
-                row = await unit.auth.valid_key(key.workspace_id, key.key_id)
-                if row is None or not hmac.compare_digest(row.digest, digest):
-                    raise Unauthenticated("The API key does not exist, has expired or was revoked.")
+        digests = [key.digest(pepper) for pepper in self._peppers]
+        async with self._db.read() as unit:
+            found = await unit.auth.key(key.workspace_id, key.key_id)
+            if found is None or not any(hmac.compare_digest(found[0].digest, digest) for digest in digests):
+                raise Unauthenticated(KEY_REFUSED)
+            row, owner_role = found
+            if row.expires_at and row.expires_at <= datetime.now(UTC):
+                await unit.audit.add(row.workspace_id, f"key:{row.key_id}", "access.denied", reason="key_expired")
+                raise Unauthenticated(KEY_REFUSED)
+            await unit.auth.note_use(row.workspace_id, row.key_id, digests[0])
+        return Viewer(row.workspace_id, narrower(row.role, owner_role), row.key_id, row.member_id), row.expires_at
+
+    async def _by_session(self, token: SessionToken) -> tuple[Viewer, datetime | None]:
+        async with self._db.read() as unit:
+            found = await unit.auth.session(token.workspace_id, token.session_id)
+            if found is None:
+                raise Unauthenticated(SESSION_OVER)
+            row, member_id, key_role, member_role = found
+            if row.key_id is not None:
                 await unit.auth.note_use(row.workspace_id, row.key_id)
-            viewer = self._viewers[digest] = Viewer(row.workspace_id, row.key_id, row.role)
-        return viewer
+        role = narrower(key_role, member_role) if key_role else member_role
+        assert role is not None
+        viewer = Viewer(row.workspace_id, role, row.key_id, member_id, row.session_id)
+        return viewer, min(token.expires_at or row.expires_at, row.expires_at)
+
+    def _tokens(self, session: SessionRow, subject: str, now: datetime) -> Tokens:
+        token = SessionToken(session.workspace_id, session.session_id, session.generation)
+        return Tokens(
+            access_token=self._signer.access(token, subject, uuid.uuid4().hex, now),
+            expires_in=int(ACCESS_LIFETIME.total_seconds()),
+            refresh_token=self._signer.refresh(token),
+            refresh_expires_at=session.expires_at,
+        )
+
+
+async def open_session(unit: Unit, viewer: Viewer, now: datetime, **details: str) -> SessionRow:
+    """Stores a session of the viewer's key, or of the member if it is no key that asks."""
+    member_id = viewer.member_id if viewer.key_id is None else None
+    ids = viewer.workspace_id, random_id(), member_id, viewer.key_id
+    session = SessionRow(*ids, generation=1, expires_at=now + SESSION_LIFETIME)
+    await unit.auth.add_session(session)
+    target = f"session:{session.session_id}"
+    await unit.audit.add(viewer.workspace_id, viewer.actor, "session.created", target, **details)
+    return session

@@ -1,12 +1,14 @@
 """Storing, reading and deleting conversations."""
 
+import hashlib
+import hmac
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
 from app.db import Database, Unit
-from app.errors import Conflict, FieldError, NotFound, Unavailable
+from app.errors import FieldError, MessageConflict, NotFound, Unavailable
 from app.schemas.chats import ConversationPage, DeletedConversation, Message, MessageIn, Stored
 from app.schemas.rows import ConversationRow, NewMessage, SealedMessage
 from app.schemas.search import MessageQuery
@@ -14,6 +16,7 @@ from app.schemas.viewer import Viewer
 from app.security.blind_index import search_pads
 from app.security.cursors import CursorSigner, time_at
 from app.security.encryption import MESSAGE, ConversationCipher, WorkspaceKeys
+from app.services.audit import conversation_target
 from app.services.workspaces import WorkspaceService
 
 PAGE_BYTES = 8 * 2**20
@@ -43,15 +46,15 @@ class ChatService:
         """Stores all the messages or none; ``single`` says that the body was one message, not an array.
 
         Raises:
-            Conflict: if an id is taken by another content.
+            MessageConflict: if an id is taken by another content.
         """
         keys = await self._workspaces.keys(viewer.workspace_id)
         async with self._db.write() as unit:
             batch = await _store(unit, keys, messages)
             if batch.conflicts:
                 pointers = ["/message_id" if single else f"/{place}/message_id" for place in batch.conflicts]
-                errors = tuple(FieldError(pointer, Conflict.code, CONFLICT) for pointer in pointers[:100])
-                raise Conflict(f"{CONFLICT} Nothing was stored.", errors)
+                errors = tuple(FieldError(pointer, MessageConflict.code, CONFLICT) for pointer in pointers[:100])
+                raise MessageConflict(f"{CONFLICT} Nothing was stored.", errors)
         duplicates = len(batch.duplicates)
         return Stored(
             stored=len(messages) - duplicates,
@@ -99,10 +102,15 @@ class ChatService:
 
     async def delete(self, viewer: Viewer, conversation_id: str) -> DeletedConversation:
         """Removes a conversation and everything derived from it; raises ``NotFound``."""
+        keys = await self._workspaces.keys(viewer.workspace_id)
         async with self._db.write() as unit:
             deleted = await unit.chats.delete(viewer.workspace_id, [conversation_id])
-        if not deleted.conversations:
-            raise NotFound("There is no such conversation.")
+            if not deleted.conversations:
+                raise NotFound("There is no such conversation.")
+            target = conversation_target(keys, conversation_id)
+            await unit.audit.add(
+                viewer.workspace_id, viewer.actor, "conversation.deleted", target, **deleted.model_dump()
+            )
         return DeletedConversation(conversation_id=conversation_id, deleted=deleted)
 
 
@@ -115,6 +123,14 @@ def opened(cipher: ConversationCipher, message: SealedMessage) -> Message:
         message_content=cipher.open(MESSAGE, message.message_id, message.content),
         timestamp=message.timestamp,
     )
+
+
+def identified(message: MessageIn, seed: bytes | None, place: int) -> MessageIn:
+    """Returns a message with an id that follows from ``seed`` and its place, if it has none and there is a seed."""
+    if message.message_id is not None or seed is None:
+        return message
+    digest = hmac.digest(seed, str(place).encode(), hashlib.sha256)
+    return message.model_copy(update={"message_id": digest.hex()[:32]})
 
 
 def _place(message: SealedMessage) -> tuple[datetime, int]:

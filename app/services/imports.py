@@ -6,7 +6,7 @@ from itertools import islice
 
 from app.schemas.chats import Imported, MessageIn, Rejection
 from app.schemas.viewer import Viewer
-from app.services.chats import CONFLICT, ChatService
+from app.services.chats import CONFLICT, ChatService, identified
 from app.services.records import Reader, Row
 
 CHUNK_ROWS = 1_000
@@ -27,8 +27,11 @@ class ImportService:
         reader: Reader,
         stream: AsyncIterable[bytes],
         progress: Callable[[int], None] = lambda _: None,
+        seed: bytes | None = None,
     ) -> Imported:
         """Stores a stream's messages; ``progress`` is told how many bytes were read.
+
+        From a ``seed`` the ids of messages without one follow, so that the same stream gets the same ids again.
 
         Raises:
             Invalid: if the stream cannot be understood as a whole.
@@ -43,7 +46,7 @@ class ImportService:
                 if isinstance(row.content, Rejection):
                     report.reject(row.content)
                     continue
-                chunk.append(row)
+                chunk.append(Row(row.line, identified(row.content, seed, row.line)))
                 size += len(row.content.message_content)
                 if len(chunk) >= CHUNK_ROWS or size >= CHUNK_CHARACTERS:
                     await self._store(viewer, chunk, report)

@@ -87,7 +87,11 @@ class SearchService:
             if len(ids) > query.max_delete_count:
                 detail = "More conversations match than max_delete_count allows. Nothing was deleted."
                 raise TooManyToDelete(detail, (FieldError("max_delete_count", TooManyToDelete.code, detail),))
-            return DeletedConversations(deleted=await unit.chats.delete(viewer.workspace_id, ids))
+            deleted = await unit.chats.delete(viewer.workspace_id, ids)
+            filters = sorted(name for name, value in wanted if value is not None)
+            details = {**deleted.model_dump(), "filters": filters}
+            await unit.audit.add(viewer.workspace_id, viewer.actor, "conversations.deleted", None, **details)
+        return DeletedConversations(deleted=deleted)
 
 
 def _criteria(keys: WorkspaceKeys, wanted: ConversationFilter) -> Criteria:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from cachetools import LRUCache
 
-from app.db import Database
+from app.db import Database, Unit
 from app.errors import NotFound
 from app.schemas.rows import WorkspaceRow
 from app.security.api_keys import random_id
@@ -29,6 +29,15 @@ class WorkspaceService:
         if workspace is None:
             raise NotFound(f"There is no workspace {name}.")
         return workspace, created
+
+    async def make(self, unit: Unit, name: str) -> int:
+        """Makes a workspace inside a transaction; if the name is taken, its id is added to it. Returns the id."""
+        keys = new_workspace_keys(random_id())
+        wrapped = self._master_keys.wrap(keys)
+        for each in (name, f"{name}-{keys.workspace_id}"):
+            if await unit.workspaces.add(keys.workspace_id, each, self._master_keys.current_id, wrapped):
+                break
+        return keys.workspace_id
 
     async def named(self, name: str) -> WorkspaceRow:
         """Returns the workspace of a name; raises ``NotFound``."""

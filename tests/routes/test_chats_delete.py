@@ -44,7 +44,9 @@ async def test_a_deletion_leaves_no_row_that_speaks_of_the_conversation(
 ) -> None:
     await fill(workspace, 2)
     for path in ("/chats/summarize", "/chats/insights"):
-        assert (await workspace.editor.post(path, json={"conversation_id": "c0"})).status_code == 200
+        headers = {"Idempotency-Key": path}
+        answer = await workspace.editor.post(path, json={"conversation_id": "c0"}, headers=headers)
+        assert answer.status_code == 200
     before = rows_of(postgresql, "c0")
     assert {"conversations", "messages", "participants", "summaries", "insights"} <= before.keys()
     assert 0 not in before.values(), "make a row in every table that speaks of a conversation"

@@ -17,7 +17,7 @@ from jsonschema import validate
 from app.factory import build
 from app.schemas.enums import Role
 from app.settings import ROOT, Settings
-from tests.support.api import Workspace, message
+from tests.support.api import Workspace, create_key, message
 from tests.support.server import running_server
 
 
@@ -29,7 +29,7 @@ def served(settings: Settings) -> Iterator[tuple[str, str]]:
         assert settings.database_url
         async with build(settings, settings.database_url.get_secret_value()) as services:
             row, _ = await services.workspaces.get_or_create("ours")
-            return await services.auth.create_key(row.workspace_id, Role.ADMIN, "test", None)
+            return await create_key(services, row.workspace_id, Role.ADMIN)
 
     key = asyncio.run(make_key())
     with running_server(settings) as url:

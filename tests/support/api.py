@@ -8,7 +8,9 @@ import httpx
 from fastapi import FastAPI
 
 from app.factory import Services
+from app.schemas.accounts import KeyIn
 from app.schemas.enums import Role
+from app.schemas.viewer import Viewer
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,19 @@ class Workspace:
 async def open_workspace(app: FastAPI, services: Services, name: str) -> AsyncIterator[Workspace]:
     """Yields a new workspace with a client for each role."""
     row, _ = await services.workspaces.get_or_create(name)
-    keys = {role: await services.auth.create_key(row.workspace_id, role, "test", None) for role in Role}
+    keys = {role: await create_key(services, row.workspace_id, role) for role in Role}
     clients = {role: client(app, key) for role, key in keys.items()}
     try:
         yield Workspace(clients[Role.VIEWER], clients[Role.EDITOR], clients[Role.ADMIN], keys)
     finally:
         for each in clients.values():
             await each.aclose()
+
+
+async def create_key(services: Services, workspace_id: int, role: Role) -> str:
+    """Returns a new API key."""
+    operator = Viewer(workspace_id, Role.ADMIN)
+    return (await services.keys.create(operator, KeyIn(name="test", role=role))).key
 
 
 def client(app: FastAPI, key: str | None = None) -> httpx.AsyncClient:

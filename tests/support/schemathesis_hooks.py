@@ -53,8 +53,15 @@ def before_load_schema(context: HookContext, raw_schema: dict[str, Any]) -> None
 
 @schemathesis.hook
 def before_call(context: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
-    """Keeps to the rules of valid requests: a cursor is one that was given out, a deletion has a filter and room."""
-    if case.meta and case.meta.generation.mode is GenerationMode.POSITIVE and case.query:
+    """Keeps to the rules of valid requests: a cursor is one that was given out, a deletion has a filter and
+    room, an idempotency key is used once, and a key ends in the future."""
+    if not case.meta or case.meta.generation.mode is not GenerationMode.POSITIVE:
+        return
+    if case.headers:
+        case.headers.pop("Idempotency-Key", None)
+    if case.operation.label == "POST /auth/keys" and isinstance(case.body, dict):
+        case.body.pop("expires_at", None)
+    if case.query:
         case.query.pop("cursor", None)
         if case.operation.label == "DELETE /chats":
             case.query.update({"user_id": "nobody"} if set(case.query) <= {"max_delete_count"} else {})

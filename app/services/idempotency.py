@@ -1,0 +1,116 @@
+"""Requests that may be sent again: the first answer is kept for a day and given again.
+
+The header is ``Idempotency-Key`` (draft-ietf-httpapi-idempotency-key-header).
+"""
+
+import asyncio
+import hashlib
+import hmac
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import NamedTuple
+
+from app.db import Database
+from app.errors import IdempotencyKeyReused, Problem, StillRunning
+from app.security.api_keys import random_id
+from app.security.encryption import derive, seal, unseal
+from app.services.workspaces import WorkspaceService
+
+LIFETIME = timedelta(hours=24)
+LEASE = timedelta(seconds=60)
+"""For how long a request counts as running after the last sign of life; a crash frees its key that late."""
+
+
+class Claim(NamedTuple):
+    """The right to answer a request first; ``seed`` follows from the idempotency key and cannot be guessed from it."""
+
+    workspace_id: int
+    seed: bytes
+    claim_id: int
+    sealing_key: bytes
+
+    def mark(self, body_digest: bytes) -> bytes:
+        """Returns what is stored of a request: not the digest itself, by which a short text could be guessed."""
+        return hmac.digest(self.sealing_key, body_digest, hashlib.sha256)
+
+
+class Earlier(NamedTuple):
+    """The first answer, and the mark of the request that it answers."""
+
+    mark: bytes
+    answer: bytes
+
+
+class IdempotencyService:
+    """Answers by key, on any instance; an answer is sealed so that only who sends the key again can read it."""
+
+    def __init__(self, db: Database, workspaces: WorkspaceService) -> None:
+        self._db = db
+        self._workspaces = workspaces
+
+    async def claim(
+        self, workspace_id: int, actor: str, key: str, body_digest: bytes | None
+    ) -> tuple[Claim, Earlier | None]:
+        """Returns the claim, and the earlier answer if there is one; ``body_digest`` is None for an unread stream.
+
+        Raises:
+            StillRunning: if the first request has not been answered.
+            IdempotencyKeyReused: if it was another one.
+        """
+        keys = await self._workspaces.keys(workspace_id)
+        named = f"{actor}\0{key}"
+        seed = hmac.digest(derive(keys.data_key, "idempotency"), named.encode(), hashlib.sha256)
+        claim = Claim(workspace_id, seed, random_id(), derive(keys.data_key, "idempotency answers", named))
+        mark = claim.mark(body_digest) if body_digest else None
+        async with self._db.write() as unit:
+            if await unit.idempotency.claim(workspace_id, seed, claim.claim_id, mark, LEASE, LIFETIME):
+                return claim, None
+            found = await unit.idempotency.get(workspace_id, seed)
+        if found and mark and found.fingerprint:
+            check_same(mark, found.fingerprint)
+        if found is None or found.answer is None or found.fingerprint is None:
+            raise StillRunning("The first request with this idempotency key is still running. Try again.")
+        return claim, Earlier(found.fingerprint, unseal(claim.sealing_key, found.answer, seed))
+
+    @asynccontextmanager
+    async def running(self, claim: Claim) -> AsyncIterator[None]:
+        """Keeps the claim alive while the request runs."""
+
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(LEASE.total_seconds() / 4)
+                with suppress(Problem):
+                    async with self._db.read() as unit:
+                        await unit.idempotency.renew(claim.workspace_id, claim.seed, claim.claim_id, LEASE)
+
+        task = asyncio.create_task(renew())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def finish(self, claim: Claim, body_digest: bytes, answer: bytes, conversation_id: str | None) -> None:
+        """Keeps the answer; one that speaks of a conversation goes with it."""
+        async with self._db.write() as unit:
+            await unit.idempotency.finish(
+                claim.workspace_id,
+                claim.seed,
+                claim.claim_id,
+                fingerprint=claim.mark(body_digest),
+                answer=seal(claim.sealing_key, answer, claim.seed),
+                conversation_id=conversation_id,
+            )
+
+    async def release(self, claim: Claim) -> None:
+        """Frees the key: nothing was decided."""
+        async with self._db.read() as unit:
+            await unit.idempotency.release(claim.workspace_id, claim.seed, claim.claim_id)
+
+
+def check_same(mark: bytes, earlier: bytes) -> None:
+    """Raises ``IdempotencyKeyReused`` if two requests differ."""
+    if mark != earlier:
+        raise IdempotencyKeyReused(
+            "This idempotency key was used with another request. Use a new one for each request."
+        )

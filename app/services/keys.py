@@ -1,0 +1,102 @@
+"""API keys: made, listed, replaced, deleted."""
+
+from datetime import UTC, datetime, timedelta
+
+from app.db import Database, Unit
+from app.errors import NotFound
+from app.schemas.accounts import Key, KeyIn, KeyList, KeyRotation, NewKey, PageQuery
+from app.schemas.enums import Role
+from app.schemas.rows import ApiKeyRow
+from app.schemas.viewer import Viewer
+from app.security.api_keys import new_api_key
+from app.security.cursors import CursorSigner, time_at
+
+NO_KEY = "There is no such key in this workspace."
+
+
+class KeyService:
+    """The API keys of the viewer's workspace."""
+
+    def __init__(self, db: Database, cursors: CursorSigner, pepper: bytes) -> None:
+        self._db = db
+        self._cursors = cursors
+        self._pepper = pepper
+
+    async def create(self, viewer: Viewer, wanted: KeyIn) -> NewKey:
+        """Makes a key, which goes with the member who makes it."""
+        async with self._db.write() as unit:
+            made = await self._add(unit, viewer, wanted.name, wanted.role, wanted.expires_at, viewer.member_id)
+            await unit.audit.add(viewer.workspace_id, viewer.actor, "key.created", f"key:{made.id}", role=wanted.role)
+        return made
+
+    async def rotate(self, viewer: Viewer, key_id: int, rotation: KeyRotation) -> NewKey:
+        """Makes a key like another one, which ends after the overlap; raises ``NotFound``.
+
+        A lifetime begins anew.
+        """
+        now = datetime.now(UTC)
+        async with self._db.write() as unit:
+            found = await unit.auth.key(viewer.workspace_id, key_id)
+            if found is None:
+                raise NotFound(NO_KEY)
+            old, _ = found
+            expires_at = now + (old.expires_at - old.created_at) if old.expires_at else None
+            made = await self._add(unit, viewer, old.name, old.role, expires_at, old.member_id)
+            await unit.auth.expire_key(viewer.workspace_id, key_id, now + timedelta(seconds=rotation.overlap_seconds))
+            details = {"replacement": f"key:{made.id}", "overlap_seconds": rotation.overlap_seconds}
+            await unit.audit.add(viewer.workspace_id, viewer.actor, "key.rotated", f"key:{key_id}", **details)
+        return made
+
+    async def page(self, viewer: Viewer, query: PageQuery) -> KeyList:
+        """Returns a page of keys, newest first."""
+        context = ["keys", viewer.workspace_id]
+        after = None
+        if query.cursor:
+            time, key_id = self._cursors.read(context, query.cursor)
+            after = time_at(time), key_id
+        async with self._db.read() as unit:
+            found = await unit.auth.keys(viewer.workspace_id, after, query.limit + 1)
+        shown = found[: query.limit]
+        has_more = len(found) > len(shown)
+        position = [shown[-1].created_at, shown[-1].key_id] if has_more else None
+        return KeyList(
+            data=[Key(**_shown(row)) for row in shown],
+            has_more=has_more,
+            next_cursor=self._cursors.sign(context, position) if position else None,
+        )
+
+    async def delete(self, viewer: Viewer, key_id: int) -> None:
+        """Deletes a key and ends its sessions; raises ``NotFound``."""
+        async with self._db.write() as unit:
+            if not await unit.auth.remove_key(viewer.workspace_id, key_id):
+                raise NotFound(NO_KEY)
+            await unit.audit.add(viewer.workspace_id, viewer.actor, "key.deleted", f"key:{key_id}")
+
+    async def _add(
+        self,
+        unit: Unit,
+        viewer: Viewer,
+        name: str,
+        role: Role,
+        expires_at: datetime | None,
+        member_id: int | None,
+    ) -> NewKey:
+        key = new_api_key(viewer.workspace_id)
+        row = ApiKeyRow(
+            workspace_id=viewer.workspace_id,
+            key_id=key.key_id,
+            name=name,
+            role=role,
+            digest=key.digest(self._pepper),
+            member_id=member_id,
+            created_at=datetime.now(UTC),
+            expires_at=expires_at,
+            last_used_at=None,
+        )
+        await unit.auth.add_key(row)
+        return NewKey(**_shown(row), key=key.text)
+
+
+def _shown(row: ApiKeyRow) -> dict[str, object]:
+    shown = {name: value for name, value in row._asdict().items() if name not in ("workspace_id", "digest", "key_id")}
+    return {**shown, "id": str(row.key_id), "member_id": str(row.member_id) if row.member_id else None}
