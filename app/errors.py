@@ -71,7 +71,7 @@ class CredentialInUrl(Malformed):
 class SignInFailed(Malformed):
     """A sign-in that was not begun in this browser, was finished already, took too long, or was called off."""
 
-    code = "sign_in_failed"
+    code, title = "sign_in_failed", "You could not be signed in"
 
 
 class Unauthenticated(Problem):
@@ -89,13 +89,13 @@ class Forbidden(Problem):
 class CrossSite(Forbidden):
     """A cookie came along, but no proof that a page of this service sent the request."""
 
-    code = "cross_site"
+    code, title = "cross_site", "The request came from another site"
 
 
 class SignInRefused(Forbidden):
     """The provider does not vouch for an e-mail address of this person."""
 
-    code = "sign_in_refused"
+    code, title = "sign_in_refused", "You could not be signed in"
 
 
 class NotFound(Problem):
@@ -119,31 +119,31 @@ class Conflict(Problem):
 class MessageConflict(Conflict):
     """The same id was stored with other content."""
 
-    code = "message_conflict"
+    code, title = "message_conflict", "A message with this id and other content exists"
 
 
 class LastAdmin(Conflict):
     """The workspace would be left without an admin."""
 
-    code = "last_admin"
+    code, title = "last_admin", "The workspace would be left without an admin"
 
 
 class AlreadyMember(Conflict):
     """The person is a member, or invited."""
 
-    code = "already_member"
+    code, title = "already_member", "Already a member"
 
 
 class NoSession(Conflict):
     """The credential is an API key: there is nothing to sign out of."""
 
-    code = "no_session"
+    code, title = "no_session", "There is no session to end"
 
 
 class StillRunning(Conflict):
     """The first request with this idempotency key has not been answered yet."""
 
-    code = "still_running"
+    code, title = "still_running", "The first request is still running"
 
 
 class TooLarge(Problem):
@@ -173,7 +173,7 @@ class TooManyToDelete(Invalid):
 class IdempotencyKeyReused(Invalid):
     """The idempotency key was used with another request."""
 
-    code = "idempotency_key_reused"
+    code, title = "idempotency_key_reused", "The idempotency key was used with another request"
 
 
 class TooManyRequests(Problem):
@@ -202,7 +202,7 @@ class Unavailable(Problem):
 class ProviderUnavailable(Unavailable):
     """A sign-in provider is down, too slow, or says what cannot be."""
 
-    code = "provider_unavailable"
+    code, title = "provider_unavailable", "You could not be signed in"
 
 
 class ConfigurationError(Exception):

@@ -81,7 +81,7 @@ def problem_page(problem: Problem, request: Request) -> Response:
         return answer
     shown = {name: html.escape(str(value)) for name, value in _document(problem, request.state.request_id).items()}
     headers = {**answer.headers, "Content-Security-Policy": PAGE_POLICY}
-    del headers["content-length"]
+    del headers["content-length"], headers["content-type"]
     return Response(_PAGE.format(**shown), problem.status, headers, "text/html")
 
 

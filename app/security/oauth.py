@@ -15,7 +15,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import httpx2
 import structlog
-from authlib.integrations.httpx_client import AsyncOAuth2Client, OAuthError  # type: ignore[import-untyped]
+from authlib.integrations.httpx_client import AsyncOAuth2Client, OAuthError
 
 from app.errors import Problem, ProviderUnavailable, SignInFailed, SignInRefused
 from app.security.id_token import FOREIGN_KEY, SigningKey, signing_keys, verify_id_token
@@ -31,6 +31,9 @@ REFETCH_S = 60.0
 _LOOPBACK = re.compile(r"(.+\.)?localhost|127(\.\d+){3}|::1")
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+")
 _NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+OUR_MISTAKES = ("incorrect_client_credentials", "invalid_client", "redirect_uri_mismatch", "unauthorized_client")
+"""What a provider calls a wrong configuration of ours; worth a word in the log."""
 
 _log = structlog.get_logger(__name__)
 
@@ -142,7 +145,8 @@ class _Provider:
         if reason == "unverified_user_email":
             return self._refusal()
         # Never the error's text: it is the provider's, and may hold a token.
-        _log.warning("sign_in_provider_failed", provider=self.name, error=type(error).__name__)
+        known = reason if reason in OUR_MISTAKES else None
+        _log.warning("sign_in_provider_failed", provider=self.name, error=type(error).__name__, reason=known)
         return ProviderUnavailable(f"{self.title} does not answer as it should. Try again in a minute.")
 
     def _refusal(self) -> SignInRefused:

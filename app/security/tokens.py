@@ -9,7 +9,7 @@ import hashlib
 import hmac
 import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ CLAIMS = ("aud", "exp", "iat", "iss", "jti", "sid", "sub", "ws")
 
 _JWT = re.compile(r"[\w-]{20,200}\.[\w-]{20,800}\.[\w-]{43}", re.ASCII)
 _NUMBER = re.compile(r"[1-9]\d{0,18}", re.ASCII)
-_BODY = struct.Struct(">QQI")
+_BODY = struct.Struct(">qqi")
 _MAC_BYTES = 20
 _OPAQUE_LENGTH = 64
 REFRESH_PREFIX = "cr_"
@@ -35,12 +35,16 @@ COOKIE_PREFIX = "cs_"
 
 
 class SessionToken(NamedTuple):
-    """What a token points to; ``generation`` counts the session's refresh tokens, ``expires_at`` is a JWT's own end."""
+    """What a token points to; ``generation`` counts the session's refresh tokens.
+
+    ``expires_at`` is a JWT's own end, ``subject`` who it says is acting.
+    """
 
     workspace_id: int
     session_id: int
     generation: int = 0
     expires_at: datetime | None = None
+    subject: str | None = None
 
 
 class TokenSigner:
@@ -110,30 +114,30 @@ class TokenSigner:
     def _read_access(self, text: str) -> SessionToken:
         if not _JWT.fullmatch(text):
             raise ValueError("not a compact JWS of ours")
-        signature = text.rpartition(".")[2]
-        # The last character has two bits that are no part of the signature: one token, one spelling.
-        if base64.urlsafe_b64encode(base64.urlsafe_b64decode(signature + "=")).decode().rstrip("=") != signature:
-            raise ValueError("not canonical")
         header = jwt.get_unverified_header(text)
         if set(header) != {"alg", "kid", "typ"} or header["typ"] != TYPE:
             raise ValueError("another header")
-        claims: Mapping[str, Any] = jwt.decode(
+        key = self._jwt_keys[header["kid"]]
+        claims: dict[str, Any] = jwt.decode(
             text,
-            self._jwt_keys[header["kid"]],
+            key,
             [ALGORITHM],
             audience=AUDIENCE,
             issuer=ISSUER,
             options={"require": list(CLAIMS), "strict_aud": True},
         )
+        # One token, one spelling: of the JSON, and of the signature, whose last character has two bits to spare.
+        if jwt.encode(claims, key, ALGORITHM, header) != text:
+            raise ValueError("not written here")
         issued, expires = claims["iat"], claims["exp"]
         if type(issued) is not int or type(expires) is not int:
             raise ValueError("times are whole seconds")
         if not 0 < expires - issued <= ACCESS_LIFETIME.total_seconds():
             raise ValueError("a lifetime that is not given out")
-        numbers = [claims["ws"], claims["sid"]]
-        if not all(_NUMBER.fullmatch(number) for number in [*numbers]):
-            raise ValueError("not an id")
-        return SessionToken(int(numbers[0]), int(numbers[1]), expires_at=datetime.fromtimestamp(expires, UTC))
+        workspace_id, session_id = _id(claims["ws"]), _id(claims["sid"])
+        return SessionToken(
+            workspace_id, session_id, expires_at=datetime.fromtimestamp(expires, UTC), subject=claims["sub"]
+        )
 
     def _opaque(self, prefix: str, session: SessionToken) -> str:
         body = _BODY.pack(*session[:3])
@@ -152,6 +156,12 @@ class TokenSigner:
         if not any(hmac.compare_digest(mac, _mac(key, body)) for key in self._opaque_keys[prefix]):
             return None
         return SessionToken(*_BODY.unpack(body))
+
+
+def _id(claim: str) -> int:
+    if not _NUMBER.fullmatch(claim) or int(claim) >= 2**63:
+        raise ValueError("not an id")
+    return int(claim)
 
 
 def _mac(key: bytes, body: bytes) -> bytes:
