@@ -75,7 +75,7 @@ def demo() -> None:
             migrate()
             status.stop()
             asyncio.run(_with_services(settings, url, lambda services: prepare(services, settings, out)))
-            out.print(f"Docs: [link]http://{settings.host}:{settings.port}/docs[/link]   Stop: Ctrl-C")
+            out.print(f"Docs: [link]{settings.base_url}/docs[/link]   Stop: Ctrl-C")
             run_server(settings)
 
 

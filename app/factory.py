@@ -8,6 +8,7 @@ from pydantic import SecretStr
 
 from app.db import Database
 from app.embedded import embedded_server
+from app.errors import ConfigurationError
 from app.llm.gateway import Gateway, Hop
 from app.schemas.enums import Provider
 from app.security.cursors import CursorSigner
@@ -23,7 +24,7 @@ from app.services.idempotency import IdempotencyService
 from app.services.imports import ImportService
 from app.services.keys import KeyService
 from app.services.members import MemberService
-from app.services.rate_limits import RateClass, RateLimits
+from app.services.rate_limits import RateClass, RateLimits, parse_limit
 from app.services.search import SearchService
 from app.services.sign_in import SignInService
 from app.services.workspaces import WorkspaceService
@@ -78,7 +79,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
     async with AsyncExitStack() as stack:
         db = Database(url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s)
         stack.push_async_callback(db.close)
-        rate_limits = _rate_limits(settings)
+        rate_limits = _rate_limits(settings, derive(secrets[0], "rate limits"))
         stack.push_async_callback(rate_limits.close)
         workspaces = WorkspaceService(db, keys)
         cursors = CursorSigner([derive(secret, "cursors") for secret in secrets])
@@ -113,10 +114,15 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         )
 
 
-def _rate_limits(settings: Settings) -> RateLimits:
-    limits = {kind: getattr(settings, f"rate_limit_{kind}") for kind in RateClass}
+def _rate_limits(settings: Settings, key: bytes) -> RateLimits:
+    texts: dict[RateClass, str] = {kind: getattr(settings, f"rate_limit_{kind}") for kind in RateClass}
+    for kind, text in texts.items():
+        try:
+            parse_limit(text)
+        except ValueError as error:
+            raise ConfigurationError(f"RATE_LIMIT_{kind.upper()}: {error}") from None
     url = settings.rate_limit_storage_url
-    return RateLimits(limits, url.get_secret_value() if url else None)
+    return RateLimits(texts, url.get_secret_value() if url else None, key=key)
 
 
 def _providers(settings: Settings) -> dict[Provider, SignInProvider]:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
-import limits
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -61,19 +60,8 @@ def _check_proxy(value: str) -> str:
     return str(network)
 
 
-def _check_rate(value: str) -> str:
-    try:
-        limit = limits.parse(value)
-    except ValueError:
-        limit = None
-    if limit is None or limit.amount < 1 or "," in value or ";" in value:
-        raise ValueError("must be one rate such as 100/second or 60000/minute")
-    return value
-
-
 List = Annotated[tuple[str, ...], NoDecode]
 Url = Annotated[str, AfterValidator(_check_issuer)]
-Rate = Annotated[str, AfterValidator(_check_rate)]
 
 
 class Settings(BaseSettings):
@@ -99,11 +87,11 @@ class Settings(BaseSettings):
     github_url: Url = "https://github.com"
     github_api_url: Url = "https://api.github.com"
 
-    rate_limit_read: Rate = "60000/minute"
-    rate_limit_write: Rate = "60000/minute"
-    rate_limit_search: Rate = "6000/minute"
-    rate_limit_llm: Rate = "600/minute"
-    rate_limit_address: Rate = "600/minute"
+    rate_limit_read: str = "60000/minute"
+    rate_limit_write: str = "60000/minute"
+    rate_limit_search: str = "6000/minute"
+    rate_limit_llm: str = "600/minute"
+    rate_limit_address: str = "600/minute"
     rate_limit_storage_url: SecretStr | None = None
 
     host: str = "127.0.0.1"

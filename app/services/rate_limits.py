@@ -79,19 +79,25 @@ def parse_limit(text: str) -> RateLimitItem:
 
 
 class RateLimits:
-    """One limit for each class, and a count for each caller of it; ``clock`` returns seconds since 1970."""
+    """One limit for each class, and a count for each caller of it.
+
+    ``key``, the same on every instance, hides callers from whoever reads the storage. ``clock`` returns seconds since
+    1970.
+    """
 
     def __init__(
         self,
         limits: Mapping[RateClass, str],
         storage_url: str | None = None,
         *,
+        key: bytes = b"",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.texts = {str(kind): text for kind, text in limits.items()}
         self._limits = {kind: parse_limit(text) for kind, text in limits.items()}
         self._counts = {kind: _Counts() for kind in limits}
         self._shared = None if storage_url is None else _SharedCounts(storage_url, clock)
+        self._key = key
         self._clock = clock
 
     async def hit(self, kind: RateClass, who: str) -> Usage:
@@ -110,8 +116,8 @@ class RateLimits:
     async def _count(self, kind: RateClass, who: str, amount: int) -> Usage:
         limit, window_s = self._limits[kind].amount, self._limits[kind].get_expiry()
         window, elapsed_s = divmod(int(self._clock()), window_s)
-        # As long for any caller, and no address for whoever reads the storage.
-        caller = blake2b(who.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+        # As long for any caller.
+        caller = blake2b(who.encode(errors="surrogatepass"), digest_size=16, key=self._key).hexdigest()
         used = self._counts[kind].add(caller, window, amount)
         # What is too much in this process alone is too much.
         if self._shared and used <= limit:

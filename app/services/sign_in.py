@@ -23,7 +23,7 @@ from app.services.workspaces import WorkspaceService
 
 SIGN_IN_LIFETIME = timedelta(minutes=10)
 _SECRET = re.compile(r"[\w-]{43}", re.ASCII)
-NOT_BEGUN = "This sign-in was not begun in this browser, was finished already, or took too long. Begin again."
+NOT_BEGUN = "This sign-in was not begun in this browser, was finished already, or took too long. Begin again at"
 
 
 class Begun(NamedTuple):
@@ -98,7 +98,8 @@ class SignInService:
             or begun.expires_at < datetime.now(UTC)
             or not hmac.compare_digest(begun.browser_digest, _digest(browser_secret))
         ):
-            raise SignInFailed(NOT_BEGUN)
+            # Cookies know localhost and 127.0.0.1 as two.
+            raise SignInFailed(f"{NOT_BEGUN} {self._base_url}/auth/login/{name}.")
         if code is None:
             raise SignInFailed("The provider did not let you in, or you called it off. Begin again.")
         identity = await provider.identity(
