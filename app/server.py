@@ -1,6 +1,7 @@
-"""The application behind uvicorn, with a bound on what a client may send before its request begins."""
+"""The application behind uvicorn, with bounds on how long a client's headers are, and on how slowly it sends."""
 
 import socket
+from asyncio import TimerHandle, Transport
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -10,30 +11,104 @@ from app.settings import Settings
 
 HEADER_BYTES = 2**16
 """How much may come before the headers are complete; the parser's time grows with the square of a header's length."""
+HEADER_S = 10.0
+"""How long headers may take, from the connection or the answer before."""
+BODY_S = 30.0
+"""How long a body that is waited for may bring nothing."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """HTTP/1.1 whose headers are bounded."""
+    """HTTP/1.1 whose headers are bounded in length and in time, and whose bodies go on coming."""
 
     _unread = 0
+    _in_body = False
+    _heard_at = 0.0
+    _timer: TimerHandle | None = None
+
+    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Begins to wait for the first headers."""
+        super().connection_made(transport)
+        self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Waits for nothing any more."""
+        super().connection_lost(exc)
+        self._stop()
+
+    def handle_websocket_upgrade(self) -> None:
+        """Leaves the connection to another protocol."""
+        super().handle_websocket_upgrade()
+        self._stop()
 
     def data_received(self, data: bytes) -> None:
-        """Takes bytes of the connection, unless its headers have become too long."""
+        """Takes bytes of the connection, unless too many have come that are neither whole headers nor a body."""
         if self._unread > HEADER_BYTES:
-            self.send_400_response("The headers are too long.")
+            self._refuse("The headers are too long.")
             return
         self._unread += len(data)
         super().data_received(data)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Takes a header; what comes behind a body is none (RFC 9110, section 6.5.1)."""
+        if not self._in_body:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Lets a body of any length follow."""
         super().on_headers_complete()
-        self._unread = -(2**62)
+        self._in_body, self._unread = True, 0
+        self._wait()
+
+    def on_body(self, body: bytes) -> None:
+        """Takes a part of the body."""
+        super().on_body(body)
+        self._heard_at, self._unread = self.loop.time(), 0
 
     def on_message_complete(self) -> None:
         """Counts anew for the next request of the connection."""
         super().on_message_complete()
-        self._unread = 0
+        self._in_body, self._unread = False, 0
+
+    def on_response_complete(self) -> None:
+        """Begins to wait for the next headers."""
+        super().on_response_complete()
+        self._wait()
+
+    def _wait(self) -> None:
+        self._heard_at = self.loop.time()
+        if self._timer is None:
+            self._look()
+
+    def _stop(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    def _look(self) -> None:
+        """Ends the connection if what it waits for took too long, or looks again when that could be."""
+        self._timer = None
+        if self.transport.is_closing() or not (self._in_body or self._idle):
+            return
+        if self._in_body and (self.flow.read_paused or self.cycle.waiting_for_100_continue):
+            self._heard_at = self.loop.time()  # the client waits for us
+        rest = self._heard_at + (BODY_S if self._in_body else HEADER_S) - self.loop.time()
+        if rest > 0:
+            self._timer = self.loop.call_later(min(rest, HEADER_S, BODY_S), self._look)
+        else:
+            self._refuse("The request took too long to come.")
+
+    @property
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _refuse(self, reason: str) -> None:
+        """Ends the connection, and says why where nobody could take that for the answer to another request."""
+        if self._in_body:
+            unheard = not (self.cycle.response_started or self.pipeline)
+        else:
+            unheard = self._idle and self._unread > 0
+        if unheard and not self.transport.is_closing():
+            self.send_400_response(reason)
+        self.transport.close()
 
 
 def check_address(settings: Settings) -> None:

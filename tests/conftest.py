@@ -1,11 +1,12 @@
 """Every test gets its own migrated database, and the application on it.
 
-PostgreSQL is the embedded one, unless ``--postgresql-host`` names a server.
+PostgreSQL is the embedded one, unless ``--postgresql-host`` names a server. After every test its log is read: no
+statement may leave its workspace, and no secret may be in it, nor in a table, an error or the test's output.
 """
 
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -22,36 +23,93 @@ from app.embedded import embedded_server
 from app.factory import Services, build
 from app.main import create_app
 from app.settings import ROOT, Settings
+from tests.support import canaries, statements
 from tests.support.api import Workspace, client, open_workspace
+from tests.support.canaries import CANARIES
 
-MASTER_KEY = "11" * 32
-SECRET_KEY = "22" * 32
+MASTER_KEY = canaries.MASTER_KEY
+SECRET_KEY = canaries.SECRET_KEY
 
 _server = pytest.StashKey[ExitStack]()
+_output = pytest.StashKey[str]()
+SIZES = pytest.StashKey[dict[str, str]]()
+LOG = pytest.StashKey[statements.ServerLog]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Starts PostgreSQL for the session."""
     for name in [*Settings.model_fields, "env_file"]:
         os.environ.pop(name.upper(), None)
+    config.stash[LOG] = statements.ServerLog(None)
+    stack = config.stash[_server] = ExitStack()
+    canaries.listen(stack.enter_context(pytest.MonkeyPatch.context()))
     if config.option.postgresql_host or config.option.collectonly:
         return
-    stack = config.stash[_server] = ExitStack()
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="chat-"))
     url = stack.enter_context(embedded_server(Path(folder) / "pg"))
     with psycopg.connect(url, autocommit=True) as connection:
         # A test's data need not survive a crash of the machine.
-        connection.execute("ALTER SYSTEM SET fsync = off")
+        for name, value in {"fsync": "off", **statements.SETTINGS}.items():
+            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
         connection.execute("SELECT pg_reload_conf()")
+        while connection.execute("SHOW log_statement").fetchone() != ("all",):
+            pass  # the server passes it on to its processes
         config.option.postgresql_host = connection.info.host
     config.option.postgresql_port = 5432
     config.option.postgresql_user = "postgres"
+    config.option.postgresql_password = canaries.DATABASE_PASSWORD  # it trusts whoever may open its socket
+    config.stash[LOG] = statements.ServerLog(Path(folder) / "pg" / "log")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stops what ``pytest_configure`` started."""
     if stack := config.stash.get(_server, None):
         stack.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keeps what a test put out, for the look at it afterwards."""
+    report = yield
+    item.stash[_output] = "".join(text for _, text in report.sections)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says how much was looked at."""
+    checked = config.stash[LOG].checked
+    used = {exception for text in checked for exception in statements.check(text).exceptions}
+    terminalreporter.section("walls")
+    terminalreporter.line(
+        f"{checked.total()} statements, {len(checked)} different, {len(used)} kinds of exceptions"
+        if checked
+        else "No statement was checked: the log of the server of --postgresql-host is not at hand."
+    )
+    terminalreporter.line(f"{len(CANARIES.met)} of {len(canaries.Kind)} kinds of canaries were looked for")
+    for what, size in config.stash.get(SIZES, {}).items():
+        terminalreporter.line(f"{what}: {size}")
+
+
+@pytest.fixture(autouse=True)
+def walls(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Reads after the test what PostgreSQL was asked, and looks for secrets wherever they might have come out."""
+    # Asked for here, it outlives this fixture, which outlives the application.
+    database = request.getfixturevalue("postgresql") if "postgresql" in request.fixturenames else None
+    CANARIES.begin()
+    yield
+    records = request.config.stash[LOG].new()
+    found = [*request.config.stash[LOG].strays(records), *come_out(request.node, records, database)]
+    assert not found, "\n".join(found)
+
+
+def come_out(item: pytest.Item, records: list[statements.Record], database: psycopg.Connection | None) -> list[str]:
+    """Returns which secrets have come out, and where."""
+    places = [("the output", item.stash.get(_output, "").encode("utf-8", "surrogatepass")), *CANARIES.shown]
+    places.append(("the database's log", "\n".join(record.text for record in records).encode()))
+    if database:
+        database.rollback()
+        places += canaries.tables(database)
+    return CANARIES.found(places)
 
 
 def migrate(revision: str = "head", **server: object) -> None:
@@ -87,7 +145,9 @@ def settings(postgresql: psycopg.Connection, tmp_path: Path) -> Settings:
         data_dir=tmp_path,
         database_url=url_of(postgresql),
         master_key=MASTER_KEY,
+        previous_master_keys=canaries.PREVIOUS_MASTER_KEY,
         secret_key=SECRET_KEY,
+        previous_secret_keys=canaries.PREVIOUS_SECRET_KEY,
     )
 
 

@@ -1,6 +1,6 @@
 """The audit log."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import insert, literal, select, tuple_
@@ -28,19 +28,19 @@ class AuditRepository:
     async def page(
         self,
         workspace_id: int,
-        wanted: Mapping[str, str | None],
+        conditions: Sequence[tuple[str, str | None]],
         since: datetime | None,
         until: datetime | None,
         after: tuple[datetime, int] | None,
         limit: int,
     ) -> Sequence[AuditRow]:
-        """Returns entries whose columns have the values ``wanted``, newest first, from behind a position."""
+        """Returns entries, newest first, from behind a position; ``conditions`` are columns and their values."""
         place = tuple_(AuditEntry.created_at, AuditEntry.entry_id)
         statement = (
             select(*_COLUMNS)
             .where(
                 AuditEntry.workspace_id == workspace_id,
-                *(getattr(AuditEntry, name) == value for name, value in wanted.items() if value is not None),
+                *(getattr(AuditEntry, name) == value for name, value in conditions if value is not None),
             )
             .order_by(AuditEntry.created_at.desc(), AuditEntry.entry_id.desc())
             .limit(limit)

@@ -1,10 +1,11 @@
 """API keys and sessions."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Interval, Row, and_, delete, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.models import ApiKey, Membership, Session
@@ -21,9 +22,9 @@ class AuthRepository:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def add_key(self, key: ApiKeyRow) -> None:
-        """Stores a key."""
-        await self._connection.execute(insert(ApiKey).values(key._asdict()))
+    async def add_key(self, key: ApiKeyRow) -> bool:
+        """Stores a key; returns False if its member is gone, and then the transaction cannot go on."""
+        return await self._insert(ApiKey, key._asdict())
 
     async def key(self, workspace_id: int, key_id: int) -> tuple[ApiKeyRow, Role | None] | None:
         """Returns a key, expired or not, and the role of the member who made it."""
@@ -66,11 +67,14 @@ class AuthRepository:
         """Deletes a key and its sessions; returns False if there was none."""
         return (await self._connection.execute(delete(ApiKey).where(_is_key(workspace_id, key_id)))).rowcount == 1
 
-    async def add_session(self, session: SessionRow) -> None:
-        """Stores a session, and removes those of the workspace that are over."""
+    async def add_session(self, session: SessionRow) -> bool:
+        """Stores a session, and removes those of the workspace that are over.
+
+        Returns False if its key or member is gone, and then the transaction cannot go on.
+        """
         over = and_(Session.workspace_id == session.workspace_id, Session.expires_at < func.now())
         await self._connection.execute(delete(Session).where(over))
-        await self._connection.execute(insert(Session).values(session._asdict()))
+        return await self._insert(Session, session._asdict())
 
     async def session(
         self, workspace_id: int, session_id: int
@@ -107,6 +111,13 @@ class AuthRepository:
         statement = delete(Session).where(_is_session(workspace_id, session_id))
         return (await self._connection.execute(statement)).rowcount == 1
 
+    async def _insert(self, table: type[ApiKey | Session], values: dict[str, object]) -> bool:
+        try:
+            await self._connection.execute(insert(table).values(values))
+        except IntegrityError:
+            return False
+        return True
+
 
 def _is_key(workspace_id: int, key_id: int) -> ColumnElement[bool]:
     return and_(ApiKey.workspace_id == workspace_id, ApiKey.key_id == key_id)
@@ -122,4 +133,6 @@ def _made_by(member_id: Any, workspace_id: int) -> ColumnElement[bool]:
 
 def _key(row: Row[Any] | tuple[Any, ...]) -> ApiKeyRow:
     key = ApiKeyRow._make(row)
-    return key._replace(role=Role(key.role))
+    # The driver takes the last microsecond of the year 9999 for infinity, and gives that back without an offset.
+    expires_at = key.expires_at.replace(tzinfo=UTC) if key.expires_at else None
+    return key._replace(role=Role(key.role), expires_at=expires_at)

@@ -1,13 +1,16 @@
 """Idempotency keys and the answers that were given."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, delete, func, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.models import Conversation, IdempotencyKey
 from app.schemas.rows import Answered
+
+SWEPT = 100
+"""How many keys that are over each claim removes: more than it adds, and few enough to be quick."""
 
 
 class IdempotencyRepository:
@@ -24,31 +27,37 @@ class IdempotencyRepository:
         fingerprint: bytes | None,
         lease: timedelta,
         lifetime: timedelta,
-    ) -> bool:
-        """Takes a key that is new, over, or was left behind by a request of the same body; says whether it did."""
-        over = and_(IdempotencyKey.workspace_id == workspace_id, IdempotencyKey.expires_at < func.now())
-        await self._connection.execute(delete(IdempotencyKey).where(over))
+    ) -> datetime | None:
+        """Takes a key that is new, over, or was left behind by a request of the same body; returns until when it is.
+
+        A key that was left behind keeps its end. Returns None if the key is another request's.
+        """
+        await self._sweep(workspace_id)
+        row, over = IdempotencyKey, IdempotencyKey.expires_at <= func.now()
+        left_behind = and_(
+            row.answer.is_(None),
+            row.leased_until < func.now(),
+            or_(row.fingerprint.is_(None), row.fingerprint == fingerprint),
+        )
         values = {
             "claim_id": claim_id,
             "fingerprint": fingerprint,
             "leased_until": func.now() + lease,
+            "answer": None,
+            "conversation_id": None,
             "expires_at": func.now() + lifetime,
         }
-        statement = upsert(IdempotencyKey).values(workspace_id=workspace_id, key_digest=key_digest, **values)
+        statement = upsert(row).values(workspace_id=workspace_id, key_digest=key_digest, **values)
         statement = statement.on_conflict_do_update(
             index_elements=["workspace_id", "key_digest"],
-            set_=values,
-            where=and_(
-                IdempotencyKey.answer.is_(None),
-                IdempotencyKey.leased_until < func.now(),
-                or_(IdempotencyKey.fingerprint.is_(None), IdempotencyKey.fingerprint == fingerprint),
-            ),
+            set_={**values, "expires_at": case((over, values["expires_at"]), else_=row.expires_at)},
+            where=or_(over, left_behind),
         )
-        return (await self._connection.execute(statement)).rowcount == 1
+        return (await self._connection.execute(statement.returning(row.expires_at))).scalar_one_or_none()
 
     async def get(self, workspace_id: int, key_digest: bytes) -> Answered | None:
         """Returns what is known of a key."""
-        statement = select(IdempotencyKey.fingerprint, IdempotencyKey.answer).where(
+        statement = select(IdempotencyKey.fingerprint, IdempotencyKey.answer, IdempotencyKey.expires_at).where(
             IdempotencyKey.workspace_id == workspace_id, IdempotencyKey.key_digest == key_digest
         )
         row = (await self._connection.execute(statement)).one_or_none()
@@ -84,8 +93,17 @@ class IdempotencyRepository:
         )
 
     async def release(self, workspace_id: int, key_digest: bytes, claim_id: int) -> None:
-        """Frees a key whose request came to nothing."""
-        await self._connection.execute(delete(IdempotencyKey).where(_is(workspace_id, key_digest, claim_id)))
+        """Frees a key whose request came to nothing; that it was used is kept."""
+        values = {"fingerprint": None, "leased_until": datetime.min.replace(tzinfo=UTC)}
+        await self._connection.execute(
+            update(IdempotencyKey).where(_is(workspace_id, key_digest, claim_id)).values(values)
+        )
+
+    async def _sweep(self, workspace_id: int) -> None:
+        ours = IdempotencyKey.workspace_id == workspace_id
+        over = select(IdempotencyKey.key_digest).where(ours, IdempotencyKey.expires_at <= func.now()).limit(SWEPT)
+        some = over.with_for_update(skip_locked=True)
+        await self._connection.execute(delete(IdempotencyKey).where(ours, IdempotencyKey.key_digest.in_(some)))
 
 
 def _is(workspace_id: int, key_digest: bytes, claim_id: int) -> ColumnElement[bool]:

@@ -133,13 +133,15 @@ class MemberRepository:
             statement = statement.where(place > tuple_(*map(literal, after)))
         return [_member(row) for row in await self._connection.execute(statement)]
 
-    async def member(self, workspace_id: int, member_id: int) -> MemberRow | None:
-        """Returns a member or an invitation."""
+    async def member(self, workspace_id: int, member_id: int, *, lock: bool = False) -> MemberRow | None:
+        """Returns a member or an invitation; locked, nobody else changes it until the transaction ends."""
         statement = (
             select(*_MEMBER)
             .outerjoin(User, User.user_id == Membership.user_id)
             .where(Membership.workspace_id == workspace_id, Membership.member_id == member_id)
         )
+        if lock:
+            statement = statement.with_for_update(of=Membership)
         row = (await self._connection.execute(statement)).one_or_none()
         return _member(row) if row else None
 

@@ -69,13 +69,14 @@ async def once(
     stream = _digested(request, digest.update)
     if earlier:
         if streamed:
-            async for _ in stream:
-                pass
+            await _read_out(stream)
             check_same(claim.mark(digest.digest()), earlier.mark)
         return Answer(_unpacked(earlier.answer), claim.seed)
     try:
         async with app.idempotency.running(claim):
             response = await _answered(request, act(Attempt(claim.seed, stream)))
+            if streamed:
+                await _read_out(stream)  # the request is known again by all of it
     except BaseException:
         with anyio.CancelScope(shield=True), suppress(Problem):
             await app.idempotency.release(claim)
@@ -91,6 +92,11 @@ async def _digested(request: Request, update: Callable[[bytes], None]) -> AsyncI
     async for data in request.stream():
         update(data)
         yield data
+
+
+async def _read_out(stream: AsyncIterator[bytes]) -> None:
+    async for _ in stream:
+        pass
 
 
 async def _answered(request: Request, acting: Awaitable[Response]) -> Response:

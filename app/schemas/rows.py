@@ -91,6 +91,7 @@ class Answered(NamedTuple):
 
     fingerprint: bytes | None
     answer: bytes | None
+    expires_at: datetime
 
 
 class NewMessage(NamedTuple):

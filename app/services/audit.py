@@ -39,13 +39,13 @@ class AuditService:
         if query.cursor:
             time, entry_id = self._cursors.read(context, query.cursor)
             after = time_at(time), entry_id
-        columns = {"action": query.action, "actor": query.actor, "target": query.target}
+        conditions = [("action", query.action), ("actor", query.actor), ("target", query.target)]
         if query.conversation_id is not None:
             keys = await self._workspaces.keys(viewer.workspace_id)
-            columns["target"] = conversation_target(keys, query.conversation_id)
+            conditions.append(("target", conversation_target(keys, query.conversation_id)))
         async with self._db.read() as unit:
             found = await unit.audit.page(
-                viewer.workspace_id, columns, query.since, query.until, after, query.limit + 1
+                viewer.workspace_id, conditions, query.since, query.until, after, query.limit + 1
             )
         shown = found[: query.limit]
         has_more = len(found) > len(shown)

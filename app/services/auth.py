@@ -1,12 +1,14 @@
 """Who is asking: API keys, tokens and cookies turned into a viewer, and keys and refresh tokens into tokens."""
 
 import hmac
+import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
-from cachetools import TTLCache
+from cachetools import TLRUCache
 
 from app.db import Database, Unit
 from app.errors import NoSession, Unauthenticated
@@ -35,19 +37,43 @@ KEY_REFUSED = "The API key does not exist, has expired or was revoked."
 SESSION_OVER = "The session is over. Sign in again, or send the API key again."
 
 
-class AuthService:
-    """Turns credentials into viewers. The first pepper hashes API keys; those hashed under others are still known."""
+class _Known(NamedTuple):
+    """Whose a credential is, and until when; ``asked_at`` is when the look at the database began, by the clock."""
 
-    def __init__(self, db: Database, signer: TokenSigner, peppers: Sequence[bytes]) -> None:
+    viewer: Viewer
+    expires_at: datetime | None
+    asked_at: float
+
+
+class AuthService:
+    """Turns credentials into viewers. The first pepper hashes API keys; those hashed under others are still known.
+
+    ``clock`` returns seconds that never go back.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        signer: TokenSigner,
+        peppers: Sequence[bytes],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._db = db
         self._signer = signer
         self._peppers = peppers
-        self._viewers: TTLCache[tuple[Door, str], tuple[Viewer, datetime | None]] = TTLCache(10_000, VIEWER_CACHE_S)
+        self._clock = clock
+        # From when the look began: a revocation may come while the answer is on its way, however long that takes.
+        self._viewers: TLRUCache[tuple[Door, str], _Known] = TLRUCache(
+            10_000, lambda _, known, __: known.asked_at + VIEWER_CACHE_S, clock
+        )
 
     def known(self, door: Door, credential: str) -> Viewer | None:
         """Returns whose credential this is if that was asked just now."""
-        viewer, expires_at = self._viewers.get((door, credential), (None, None))
-        return viewer if expires_at is None or expires_at > datetime.now(UTC) else None
+        found = self._viewers.get((door, credential))
+        if found is None or (found.expires_at and found.expires_at <= datetime.now(UTC)):
+            return None
+        return found.viewer
 
     async def viewer(self, door: Door, credential: str) -> Viewer:
         """Returns whose credential this is.
@@ -57,6 +83,7 @@ class AuthService:
         """
         if known := self.known(door, credential):
             return known
+        asked_at = self._clock()
         if door is Door.COOKIE:
             token = self._signer.read_cookie(credential)
             if token is None:
@@ -66,11 +93,11 @@ class AuthService:
             found = await self._by_key(credential)
         else:
             found = await self._by_session(self._signer.read_access(credential))
-        self._viewers[door, credential] = found
+        self._viewers[door, credential] = _Known(*found, asked_at)
         return found[0]
 
     async def open_session(self, viewer: Viewer) -> Tokens:
-        """Returns tokens of a new session of the viewer's key or member."""
+        """Returns tokens of a new session of the viewer's key or member; raises ``Unauthenticated`` if that is gone."""
         now = datetime.now(UTC)
         async with self._db.write() as unit:
             session = await open_session(unit, viewer, now)
@@ -102,8 +129,7 @@ class AuthService:
                 target = f"session:{row.session_id}"
                 if await unit.auth.advance(row.workspace_id, row.session_id, token.generation):
                     session = row._replace(generation=token.generation + 1)
-                else:
-                    await unit.auth.remove_session(row.workspace_id, row.session_id)
+                elif await unit.auth.remove_session(row.workspace_id, row.session_id):
                     await unit.audit.add(row.workspace_id, actor, "session.ended", target, reason="token_reused")
         if session is None:
             raise Unauthenticated(SESSION_OVER)
@@ -117,7 +143,7 @@ class AuthService:
             if await unit.auth.remove_session(viewer.workspace_id, viewer.session_id):
                 target = f"session:{viewer.session_id}"
                 await unit.audit.add(viewer.workspace_id, viewer.actor, "session.ended", target, reason="signed_out")
-        for shown in [shown for shown, (each, _) in self._viewers.items() if each.session_id == viewer.session_id]:
+        for shown in [shown for shown, known in self._viewers.items() if known.viewer.session_id == viewer.session_id]:
             self._viewers.pop(shown, None)
 
     async def me(self, viewer: Viewer, limits: dict[str, str]) -> Me:
@@ -170,6 +196,8 @@ class AuthService:
         role = narrower(key_role, member_role) if key_role else member_role
         assert role is not None
         viewer = Viewer(row.workspace_id, role, row.key_id, member_id, row.session_id)
+        if token.subject not in (None, viewer.actor):
+            raise Unauthenticated(SESSION_OVER)
         return viewer, min(token.expires_at or row.expires_at, row.expires_at)
 
     def _tokens(self, session: SessionRow, subject: str, now: datetime) -> Tokens:
@@ -183,11 +211,16 @@ class AuthService:
 
 
 async def open_session(unit: Unit, viewer: Viewer, now: datetime, **details: str) -> SessionRow:
-    """Stores a session of the viewer's key, or of the member if it is no key that asks."""
+    """Stores a session of the viewer's key, or of the member if it is no key that asks.
+
+    Raises:
+        Unauthenticated: if the key or the member is gone.
+    """
     member_id = viewer.member_id if viewer.key_id is None else None
     ids = viewer.workspace_id, random_id(), member_id, viewer.key_id
     session = SessionRow(*ids, generation=1, expires_at=now + SESSION_LIFETIME)
-    await unit.auth.add_session(session)
+    if not await unit.auth.add_session(session):
+        raise Unauthenticated(KEY_REFUSED if viewer.key_id is not None else SESSION_OVER)
     target = f"session:{session.session_id}"
     await unit.audit.add(viewer.workspace_id, viewer.actor, "session.created", target, **details)
     return session

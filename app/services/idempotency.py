@@ -8,7 +8,7 @@ import hashlib
 import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from app.db import Database
@@ -23,16 +23,24 @@ LEASE = timedelta(seconds=60)
 
 
 class Claim(NamedTuple):
-    """The right to answer a request first; ``seed`` follows from the idempotency key and cannot be guessed from it."""
+    """The right to answer a request first.
+
+    ``seed`` follows from the idempotency key and from when it was first used, and cannot be guessed from them.
+    """
 
     workspace_id: int
-    seed: bytes
+    key_digest: bytes
     claim_id: int
     sealing_key: bytes
+    seed: bytes = b""
 
     def mark(self, body_digest: bytes) -> bytes:
         """Returns what is stored of a request: not the digest itself, by which a short text could be guessed."""
         return hmac.digest(self.sealing_key, body_digest, hashlib.sha256)
+
+    def until(self, expires_at: datetime) -> "Claim":
+        """Returns the claim with its seed: not that of the same key on another day."""
+        return self._replace(seed=hmac.digest(self.sealing_key, expires_at.isoformat().encode(), hashlib.sha256))
 
 
 class Earlier(NamedTuple):
@@ -60,18 +68,20 @@ class IdempotencyService:
         """
         keys = await self._workspaces.keys(workspace_id)
         named = f"{actor}\0{key}"
-        seed = hmac.digest(derive(keys.data_key, "idempotency"), named.encode(), hashlib.sha256)
-        claim = Claim(workspace_id, seed, random_id(), derive(keys.data_key, "idempotency answers", named))
+        key_digest = hmac.digest(derive(keys.data_key, "idempotency"), named.encode(), hashlib.sha256)
+        claim = Claim(workspace_id, key_digest, random_id(), derive(keys.data_key, "idempotency answers", named))
         mark = claim.mark(body_digest) if body_digest else None
         async with self._db.write() as unit:
-            if await unit.idempotency.claim(workspace_id, seed, claim.claim_id, mark, LEASE, LIFETIME):
-                return claim, None
-            found = await unit.idempotency.get(workspace_id, seed)
-        if found and mark and found.fingerprint:
-            check_same(mark, found.fingerprint)
+            until = await unit.idempotency.claim(workspace_id, key_digest, claim.claim_id, mark, LEASE, LIFETIME)
+            if until:
+                return claim.until(until), None
+            found = await unit.idempotency.get(workspace_id, key_digest)
+        if found and found.fingerprint and (mark or found.answer is None):
+            check_same(mark or b"", found.fingerprint)  # of a stream there is an answer with the mark, or neither
         if found is None or found.answer is None or found.fingerprint is None:
             raise StillRunning("The first request with this idempotency key is still running. Try again.")
-        return claim, Earlier(found.fingerprint, unseal(claim.sealing_key, found.answer, seed))
+        answer = unseal(claim.sealing_key, found.answer, key_digest)
+        return claim.until(found.expires_at), Earlier(found.fingerprint, answer)
 
     @asynccontextmanager
     async def running(self, claim: Claim) -> AsyncIterator[None]:
@@ -82,7 +92,7 @@ class IdempotencyService:
                 await asyncio.sleep(LEASE.total_seconds() / 4)
                 with suppress(Problem):
                     async with self._db.read() as unit:
-                        await unit.idempotency.renew(claim.workspace_id, claim.seed, claim.claim_id, LEASE)
+                        await unit.idempotency.renew(claim.workspace_id, claim.key_digest, claim.claim_id, LEASE)
 
         task = asyncio.create_task(renew())
         try:
@@ -95,17 +105,17 @@ class IdempotencyService:
         async with self._db.write() as unit:
             await unit.idempotency.finish(
                 claim.workspace_id,
-                claim.seed,
+                claim.key_digest,
                 claim.claim_id,
                 fingerprint=claim.mark(body_digest),
-                answer=seal(claim.sealing_key, answer, claim.seed),
+                answer=seal(claim.sealing_key, answer, claim.key_digest),
                 conversation_id=conversation_id,
             )
 
     async def release(self, claim: Claim) -> None:
         """Frees the key: nothing was decided."""
         async with self._db.read() as unit:
-            await unit.idempotency.release(claim.workspace_id, claim.seed, claim.claim_id)
+            await unit.idempotency.release(claim.workspace_id, claim.key_digest, claim.claim_id)
 
 
 def check_same(mark: bytes, earlier: bytes) -> None:

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from app.db import Database, Unit
-from app.errors import NotFound
+from app.errors import NotFound, Unauthenticated
 from app.schemas.accounts import Key, KeyIn, KeyList, KeyRotation, NewKey, PageQuery
 from app.schemas.enums import Role
 from app.schemas.rows import ApiKeyRow
@@ -12,6 +12,7 @@ from app.security.api_keys import new_api_key
 from app.security.cursors import CursorSigner, time_at
 
 NO_KEY = "There is no such key in this workspace."
+LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
 
 
 class KeyService:
@@ -23,9 +24,11 @@ class KeyService:
         self._pepper = pepper
 
     async def create(self, viewer: Viewer, wanted: KeyIn) -> NewKey:
-        """Makes a key, which goes with the member who makes it."""
+        """Makes a key, which goes with the member who makes it; raises ``Unauthenticated`` if they are gone."""
         async with self._db.write() as unit:
             made = await self._add(unit, viewer, wanted.name, wanted.role, wanted.expires_at, viewer.member_id)
+            if made is None:
+                raise Unauthenticated("The member was removed just now.")
             await unit.audit.add(viewer.workspace_id, viewer.actor, "key.created", f"key:{made.id}", role=wanted.role)
         return made
 
@@ -40,8 +43,10 @@ class KeyService:
             if found is None:
                 raise NotFound(NO_KEY)
             old, _ = found
-            expires_at = now + (old.expires_at - old.created_at) if old.expires_at else None
+            expires_at = now + min(old.expires_at - old.created_at, LAST_MOMENT - now) if old.expires_at else None
             made = await self._add(unit, viewer, old.name, old.role, expires_at, old.member_id)
+            if made is None:
+                raise NotFound(NO_KEY)
             await unit.auth.expire_key(viewer.workspace_id, key_id, now + timedelta(seconds=rotation.overlap_seconds))
             details = {"replacement": f"key:{made.id}", "overlap_seconds": rotation.overlap_seconds}
             await unit.audit.add(viewer.workspace_id, viewer.actor, "key.rotated", f"key:{key_id}", **details)
@@ -80,7 +85,7 @@ class KeyService:
         role: Role,
         expires_at: datetime | None,
         member_id: int | None,
-    ) -> NewKey:
+    ) -> NewKey | None:
         key = new_api_key(viewer.workspace_id)
         row = ApiKeyRow(
             workspace_id=viewer.workspace_id,
@@ -93,8 +98,7 @@ class KeyService:
             expires_at=expires_at,
             last_used_at=None,
         )
-        await unit.auth.add_key(row)
-        return NewKey(**_shown(row), key=key.text)
+        return NewKey(**_shown(row), key=key.text) if await unit.auth.add_key(row) else None
 
 
 def _shown(row: ApiKeyRow) -> dict[str, object]:

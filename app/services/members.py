@@ -78,7 +78,7 @@ class MemberService:
 
 async def _changeable(unit: Unit, viewer: Viewer, member_id: int, *, still_admin: bool) -> MemberRow:
     admins = await unit.members.lock_admins(viewer.workspace_id)
-    row = await unit.members.member(viewer.workspace_id, member_id)
+    row = await unit.members.member(viewer.workspace_id, member_id, lock=True)
     if row is None:
         raise NotFound("There is no such member in this workspace.")
     if admins == {member_id} and not still_admin:
