@@ -91,7 +91,6 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         await health.check()
         await workspaces.check_master_keys()
         sign_in = SignInService(db, workspaces, signer, _providers(settings), settings.base_url)
-        stack.push_async_callback(sign_in.close)
         yield Services(
             audit=AuditService(db, workspaces, cursors),
             auth=AuthService(db, signer, peppers),

@@ -16,6 +16,7 @@ from app.errors import ConfigurationError
 
 ROOT = Path(__file__).parent.parent
 SECRET_BYTES = 32
+SMALLEST_PREFIX = 8
 
 
 def _loopback(host: str) -> bool:
@@ -55,8 +56,8 @@ def _check_proxy(value: str) -> str:
         network = ipaddress.ip_network(value, strict=False)
     except ValueError:
         raise ValueError("must be addresses or networks such as 10.0.0.0/8, separated by commas") from None
-    if network.prefixlen == 0:
-        raise ValueError("must not be every address: anybody could then invent the address that they come from")
+    if network.prefixlen < SMALLEST_PREFIX:
+        raise ValueError("must name your proxies, not half of all addresses: whoever is named can invent an address")
     return str(network)
 
 
@@ -157,7 +158,8 @@ class Settings(BaseSettings):
             if bool(getattr(self, f"{provider}_client_id")) != bool(getattr(self, f"{provider}_client_secret")):
                 name = provider.upper()
                 raise ValueError(f"{name}_CLIENT_ID and {name}_CLIENT_SECRET go together: set both or neither")
-        if self.master_key and self.secret_key and self.master_key == self.secret_key:
+        given = [key.get_secret_value() for key in (self.master_key, self.secret_key) if key]
+        if len({decode_secret(key) for key in given}) < len(given):
             raise ValueError("MASTER_KEY and SECRET_KEY must differ: make one for each with `openssl rand -hex 32`")
         return self
 

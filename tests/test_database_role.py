@@ -22,7 +22,7 @@ ALL = {"SELECT", "INSERT", "UPDATE", "DELETE"}
 PRIVILEGES = {
     "alembic_version": {"SELECT"},
     "api_keys": ALL,
-    "audit_log": {"SELECT", "INSERT"},
+    "audit_log": {"SELECT"},
     "conversations": ALL,
     "idempotency_keys": ALL,
     "insights": ALL,
@@ -37,6 +37,8 @@ PRIVILEGES = {
     "workspaces": {"SELECT", "INSERT", "UPDATE"},
 }
 """What the service needs of each table and sequence, and has."""
+AUDIT_COLUMNS = ("workspace_id", "actor", "action", "target", "details")
+"""What an entry may be given: not when it was, nor its number."""
 
 REFUSED = [
     "CREATE TABLE t ()",
@@ -103,6 +105,9 @@ REFUSED = [
     "DELETE FROM audit_log",
     "TRUNCATE audit_log",
     "SELECT 1 FROM audit_log FOR UPDATE",
+    "INSERT INTO audit_log (workspace_id, actor, action, details, created_at) VALUES (1, '', '', '{}', 'yesterday')",
+    "INSERT INTO audit_log (entry_id, workspace_id, actor, action, details) OVERRIDING SYSTEM VALUE"
+    " VALUES (1, 1, '', '', '{}')",
     "INSERT INTO audit_log (workspace_id, actor, action, details) VALUES (1, '', '', '{}')"
     " ON CONFLICT (workspace_id, created_at, entry_id) DO UPDATE SET actor = ''",
     "MERGE INTO audit_log USING (SELECT) AS s ON true WHEN MATCHED THEN DELETE",
@@ -208,6 +213,8 @@ def test_the_role_has_exactly_the_privileges_it_needs(server: Server, migrated: 
         found = privileges(connection)
     assert found == {
         **{("table", name): held for name, held in PRIVILEGES.items()},
+        **{("column", f"audit_log.{name}"): {"INSERT"} for name in AUDIT_COLUMNS},
+        ("column", "oauth_states.expires_at"): {"UPDATE"},
         ("schema", "public"): {"USAGE"},
         ("database", migrated): {"CONNECT"},
     }
@@ -218,7 +225,7 @@ def privileges(connection: psycopg.Connection) -> dict[tuple[str, str], set[str]
     """Returns what the role may do with each object, by itself or as anybody."""
     lists = {
         "table": "relname, relacl FROM pg_class WHERE relnamespace = 'public'::regnamespace",
-        "column": "attname, attacl FROM pg_attribute WHERE attrelid >= 16384",
+        "column": "attrelid::regclass || '.' || attname, attacl FROM pg_attribute WHERE attrelid >= 16384",
         "schema": "nspname, nspacl FROM pg_namespace WHERE nspname !~ '^pg_|^information_schema'",
         "database": "datname, datacl FROM pg_database WHERE datname = current_database()",
     }

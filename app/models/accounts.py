@@ -34,6 +34,7 @@ class Membership(Base):
         UniqueConstraint("workspace_id", "invited_email"),
         Index(None, "user_id"),
         Index(None, "invited_email"),
+        Index(None, "workspace_id", "created_at", "member_id"),
     )
 
     workspace_id: Mapped[BigId] = mapped_column(
@@ -57,7 +58,12 @@ class ApiKey(Base):
     """An API key; of the key itself only a keyed hash. It goes with the member who made it, if one did."""
 
     __tablename__ = "api_keys"
-    __table_args__ = (one_of("role", Role), _of_member(), Index(None, "workspace_id", "member_id"))
+    __table_args__ = (
+        one_of("role", Role),
+        _of_member(),
+        Index(None, "workspace_id", "member_id"),
+        Index(None, "workspace_id", "created_at", "key_id"),
+    )
 
     workspace_id: Mapped[BigId] = mapped_column(
         ForeignKey("workspaces.workspace_id", ondelete="CASCADE"), primary_key=True

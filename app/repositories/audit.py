@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import insert, literal, select, tuple_
+from sqlalchemy import ARRAY, Text, func, insert, literal, select, tuple_
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.models import AuditEntry
@@ -18,12 +19,18 @@ class AuditRepository:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def add(
-        self, workspace_id: int, actor: str, action: str, target: str | None = None, **details: object
-    ) -> None:
+    async def add(self, caller: tuple[int, str], action: str, target: str | None = None, **details: object) -> None:
         """Writes an act down, in the transaction that it happens in; nothing in it may be personal."""
+        workspace_id, actor = caller
         values = {"workspace_id": workspace_id, "actor": actor, "action": action, "target": target, "details": details}
         await self._connection.execute(insert(AuditEntry).values(values))
+
+    async def add_each(self, caller: tuple[int, str], action: str, targets: Sequence[str]) -> None:
+        """Writes down that the same was done to each of the targets."""
+        target = func.unnest(literal(targets, ARRAY(Text)))
+        rows = select(*map(literal, caller), literal(action), target, literal({}, JSONB))
+        columns = ["workspace_id", "actor", "action", "target", "details"]
+        await self._connection.execute(insert(AuditEntry).from_select(columns, rows))
 
     async def page(
         self,

@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Interval, Row, and_, delete, func, insert, literal, or_, select, tuple_, update
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.models import ApiKey, Membership, Session
+from app.repositories import SWEPT
 from app.schemas.enums import Role
 from app.schemas.rows import ApiKeyRow, SessionRow
+from app.schemas.viewer import Viewer
 
 _KEY = [getattr(ApiKey, name) for name in ApiKeyRow._fields]
 _SESSION = [getattr(Session, name) for name in SessionRow._fields]
@@ -22,9 +23,28 @@ class AuthRepository:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
-    async def add_key(self, key: ApiKeyRow) -> bool:
-        """Stores a key; returns False if its member is gone, and then the transaction cannot go on."""
-        return await self._insert(ApiKey, key._asdict())
+    async def roles_now(self, viewer: Viewer) -> list[Role] | None:
+        """Returns the roles of the viewer's member and key as they are now, and until the transaction ends.
+
+        Returns None if any of them, or the session, is gone.
+        """
+        workspace_id, found = viewer.workspace_id, []
+        if viewer.member_id is not None:
+            member = select(Membership.role).where(_made_by(literal(viewer.member_id), workspace_id))
+            found.append(await self._connection.scalar(member.with_for_update(read=True)))
+        if viewer.key_id is not None:
+            valid = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
+            key = select(ApiKey.role).where(_is_key(workspace_id, viewer.key_id), valid)
+            found.append(await self._connection.scalar(key.with_for_update(read=True)))
+        if viewer.session_id is not None:
+            going_on = _is_session(workspace_id, viewer.session_id), Session.expires_at > func.now()
+            session = select(literal(Role.ADMIN.value)).select_from(Session).where(*going_on)
+            found.append(await self._connection.scalar(session.with_for_update(read=True, key_share=True)))
+        return None if None in found else [Role(role) for role in found if role]
+
+    async def add_key(self, key: ApiKeyRow) -> None:
+        """Stores a key."""
+        await self._connection.execute(insert(ApiKey).values(key._asdict()))
 
     async def key(self, workspace_id: int, key_id: int) -> tuple[ApiKeyRow, Role | None] | None:
         """Returns a key, expired or not, and the role of the member who made it."""
@@ -36,13 +56,11 @@ class AuthRepository:
         row = (await self._connection.execute(statement)).one_or_none()
         return (_key(row[:-1]), Role(row[-1]) if row[-1] else None) if row else None
 
-    async def note_use(self, workspace_id: int, key_id: int, digest: bytes | None = None) -> None:
+    async def note_use(self, workspace_id: int, key_id: int, digest: bytes) -> None:
         """Writes down that a key was used, at most once a minute, and its digest if that is another by now."""
         minute_ago = func.now() - literal("1 minute").cast(Interval)
-        stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < minute_ago)
-        values: dict[str, object] = {"last_used_at": func.now()}
-        if digest:
-            stale, values["digest"] = or_(stale, ApiKey.digest != digest), digest
+        stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < minute_ago, ApiKey.digest != digest)
+        values = {"last_used_at": func.now(), "digest": digest}
         await self._connection.execute(update(ApiKey).where(_is_key(workspace_id, key_id), stale).values(values))
 
     async def keys(
@@ -67,14 +85,13 @@ class AuthRepository:
         """Deletes a key and its sessions; returns False if there was none."""
         return (await self._connection.execute(delete(ApiKey).where(_is_key(workspace_id, key_id)))).rowcount == 1
 
-    async def add_session(self, session: SessionRow) -> bool:
-        """Stores a session, and removes those of the workspace that are over.
-
-        Returns False if its key or member is gone, and then the transaction cannot go on.
-        """
-        over = and_(Session.workspace_id == session.workspace_id, Session.expires_at < func.now())
-        await self._connection.execute(delete(Session).where(over))
-        return await self._insert(Session, session._asdict())
+    async def add_session(self, session: SessionRow) -> None:
+        """Stores a session, and removes some of the workspace's that are over."""
+        ours = Session.workspace_id == session.workspace_id
+        over = select(Session.session_id).where(ours, Session.expires_at < func.now()).limit(SWEPT)
+        some = over.with_for_update(skip_locked=True)
+        await self._connection.execute(delete(Session).where(ours, Session.session_id.in_(some)))
+        await self._connection.execute(insert(Session).values(session._asdict()))
 
     async def session(
         self, workspace_id: int, session_id: int
@@ -110,13 +127,6 @@ class AuthRepository:
         """Ends a session; returns False if there was none."""
         statement = delete(Session).where(_is_session(workspace_id, session_id))
         return (await self._connection.execute(statement)).rowcount == 1
-
-    async def _insert(self, table: type[ApiKey | Session], values: dict[str, object]) -> bool:
-        try:
-            await self._connection.execute(insert(table).values(values))
-        except IntegrityError:
-            return False
-        return True
 
 
 def _is_key(workspace_id: int, key_id: int) -> ColumnElement[bool]:

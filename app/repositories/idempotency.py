@@ -7,10 +7,8 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.models import Conversation, IdempotencyKey
+from app.repositories import SWEPT
 from app.schemas.rows import Answered
-
-SWEPT = 100
-"""How many keys that are over each claim removes: more than it adds, and few enough to be quick."""
 
 
 class IdempotencyRepository:

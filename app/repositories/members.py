@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, insert, literal, select, tuple_, update
+from sqlalchemy import delete, func, insert, literal, select, true, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.models import Membership, OAuthState, User, Workspace
+from app.repositories import SWEPT
 from app.schemas.enums import Role
 from app.schemas.rows import MemberRow, SignInRow, UserRow
 
@@ -20,7 +21,6 @@ _MEMBER = [
     Membership.role,
     Membership.created_at,
     Membership.joined_at,
-    User.last_login,
 ]
 _USER = [getattr(User, name) for name in UserRow._fields]
 _SIGN_IN = [getattr(OAuthState, name) for name in SignInRow._fields]
@@ -33,8 +33,10 @@ class MemberRepository:
         self._connection = connection
 
     async def add_sign_in(self, sign_in: SignInRow) -> None:
-        """Stores a sign-in that begins, and removes those that took too long."""
-        await self._connection.execute(delete(OAuthState).where(OAuthState.expires_at < func.now()))
+        """Stores a sign-in that begins, and removes some that took too long."""
+        over = select(OAuthState.state_digest).where(OAuthState.expires_at < func.now()).limit(SWEPT)
+        some = over.with_for_update(skip_locked=True)
+        await self._connection.execute(delete(OAuthState).where(OAuthState.state_digest.in_(some)))
         await self._connection.execute(insert(OAuthState).values(sign_in._asdict()))
 
     async def take_sign_in(self, state_digest: bytes) -> SignInRow | None:
@@ -51,8 +53,10 @@ class MemberRepository:
         user_id: int = (await self._connection.execute(statement.returning(User.user_id))).scalar_one()
         return user_id
 
-    async def accept_invitations(self, user_id: int, email: str, since: datetime) -> list[tuple[int, int, Role]]:
-        """Makes a user a member wherever the e-mail address was invited after ``since``.
+    async def accept_invitations(
+        self, user_id: int, email: str, since: datetime, workspace_id: int | None
+    ) -> list[tuple[int, int, Role]]:
+        """Makes a user a member wherever the e-mail address was invited after ``since``, or in one workspace only.
 
         Returns workspace, member and role of each. A workspace that the user is a member of already keeps the role.
         """
@@ -63,6 +67,7 @@ class MemberRepository:
                 Membership.invited_email == email,
                 Membership.created_at > since,
                 Membership.workspace_id.not_in(there),
+                true() if workspace_id is None else Membership.workspace_id == workspace_id,
             )
             .values(user_id=user_id, invited_email=None, joined_at=func.now())
             .returning(Membership.workspace_id, Membership.member_id, Membership.role)
@@ -71,12 +76,12 @@ class MemberRepository:
         return [(workspace_id, member_id, Role(role)) for workspace_id, member_id, role in rows]
 
     async def memberships(self, user_id: int) -> list[tuple[int, int, Role, str]]:
-        """Returns workspace, member, role and the workspace's name for each membership of a user, newest first."""
+        """Returns workspace, member, role and the workspace's name for each membership of a user, oldest first."""
         statement = (
             select(Membership.workspace_id, Membership.member_id, Membership.role, Workspace.name)
             .join(Workspace, Workspace.workspace_id == Membership.workspace_id)
             .where(Membership.user_id == user_id)
-            .order_by(Membership.joined_at.desc(), Membership.member_id.desc())
+            .order_by(Membership.joined_at, Membership.member_id)
         )
         rows = await self._connection.execute(statement)
         return [(workspace_id, member_id, Role(role), name) for workspace_id, member_id, role, name in rows]

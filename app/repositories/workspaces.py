@@ -19,6 +19,11 @@ class WorkspaceRepository:
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
 
+    async def works_as(self) -> str:
+        """Returns the database role."""
+        role: str = (await self._connection.execute(select(func.current_user()))).scalar_one()
+        return role
+
     async def schema_version(self) -> str | None:
         """Returns the migration that the database is at, or None if there was none."""
         there = func.to_regclass("alembic_version")

@@ -28,8 +28,7 @@ async def summarize_conversation(request: Request, app: App, viewer: Analyst, ke
     async def act(_: Attempt) -> Response:
         return reply(await app.summaries.make(viewer, wanted))
 
-    caller = viewer.workspace_id, viewer.actor
-    return (await once(request, app, caller, key, act, conversation_id=wanted.conversation_id)).response
+    return (await once(request, app, viewer.caller, key, act, conversation_id=wanted.conversation_id)).response
 
 
 @router.get(
@@ -59,8 +58,7 @@ async def analyze_conversation(request: Request, app: App, viewer: Analyst, key:
     async def act(_: Attempt) -> Response:
         return reply(await app.insights.make(viewer, wanted))
 
-    caller = viewer.workspace_id, viewer.actor
-    return (await once(request, app, caller, key, act, conversation_id=wanted.conversation_id)).response
+    return (await once(request, app, viewer.caller, key, act, conversation_id=wanted.conversation_id)).response
 
 
 @router.get(

@@ -8,7 +8,7 @@ from fastapi.responses import RedirectResponse
 from fastapi.security import HTTPAuthorizationCredentials
 from pydantic import Field, TypeAdapter
 
-from app.errors import Problem, Unauthenticated
+from app.errors import CrossSite, Problem, Unauthenticated
 from app.factory import Services
 from app.routes.deps import (
     SESSION_COOKIE,
@@ -75,7 +75,7 @@ def _remember(response: Response, name: str, value: str, seconds: int) -> Respon
     summary="Sign in",
     status_code=303,
     response_class=RedirectResponse,
-    responses={303: {"description": "To the provider."}, **describe(400, 404, 422, 429, 503)},
+    responses={303: {"description": "To the provider."}, **describe(400, 403, 404, 422, 429, 503)},
 )
 async def begin_sign_in(
     request: Request,
@@ -86,10 +86,17 @@ async def begin_sign_in(
         RowId | None, Query(description="The workspace to sign in to, if there are several.")
     ] = None,
 ) -> Response:
-    """Sends the browser to Google or GitHub (authorization code, PKCE, state; with Google, nonce)."""
+    """Sends the browser to Google or GitHub (authorization code, PKCE, state; with Google, nonce).
+
+    With `workspace_id`, an invitation to that workspace is accepted.
+    """
 
     async def begin() -> Response:
         await spend(request, app, RateClass.ADDRESS, address(request))
+        if workspace_id is not None and request.headers.get("sec-fetch-site") == "cross-site":
+            raise CrossSite(
+                "Another site sent you here. To sign in to that workspace, paste the link into the address bar."
+            )
         known = request.cookies.get(SIGN_IN_COOKIE, "")
         begun = await app.sign_in.begin(provider, next, workspace_id, known)
         response = RedirectResponse(begun.url, 303)
@@ -104,7 +111,7 @@ async def begin_sign_in(
     summary="Come back from the provider",
     status_code=303,
     response_class=RedirectResponse,
-    responses={303: {"description": "Signed in, by cookie."}, **describe(400, 403, 404, 422, 429, 503)},
+    responses={303: {"description": "Signed in, by cookie."}, **describe(400, 401, 403, 404, 422, 429, 503)},
 )
 async def finish_sign_in(
     request: Request, app: App, provider: Provider, code: _Secret = None, state: _Secret = None, error: _Secret = None
@@ -114,7 +121,10 @@ async def finish_sign_in(
     async def finish() -> Response:
         await spend(request, app, RateClass.ADDRESS, address(request))
         secret = request.cookies.get(SIGN_IN_COOKIE, "")
-        signed_in: SignedIn = await app.sign_in.finish(provider, state or "", None if error else code, secret)
+        old_cookie = request.cookies.get(SESSION_COOKIE, "")
+        signed_in: SignedIn = await app.sign_in.finish(
+            provider, state or "", None if error else code, secret, old_cookie
+        )
         response: Response = RedirectResponse(signed_in.next_path, 303)
         response.delete_cookie(SIGN_IN_COOKIE, path="/", secure=True, httponly=True, samesite="lax")
         return _remember(response, SESSION_COOKIE, signed_in.cookie, int(signed_in.lifetime.total_seconds()))
@@ -141,9 +151,10 @@ async def create_token(
     """Turns an API key, a refresh token or a browser's session into an access token (JWT) of 15 minutes.
 
     It comes with a refresh token that works once, for the next ones. One that comes a second time was stolen or lost:
-    the session ends. An API key can also stand in the header, with no body.
+    the session ends. An API key can also stand in the header, with no body. A browser's session gets no refresh token:
+    its cookie can be sent again.
     """
-    wanted = await read_json(request, _token_request, TokenRequest())
+    wanted = await counted(request, app, read_json(request, _token_request, TokenRequest()))
     if wanted.refresh_token is not None:
         return await _refresh(request, app, wanted.refresh_token, key)
     if wanted.api_key is not None:
@@ -152,18 +163,19 @@ async def create_token(
         viewer = await viewer_of(request, app, bearer, api_key, cookie)
         if viewer.session_id is not None and (bearer or api_key):
             raise Unauthenticated("An access token gets no other one: send the refresh token, or the API key.")
-    await spend(request, app, RateClass.WRITE, f"{viewer.workspace_id}/{viewer.actor}")
+    await spend(request, app, RateClass.WRITE, viewer.caller)
 
     async def act(_: Attempt) -> Response:
         return reply(await app.auth.open_session(viewer))
 
-    return (await once(request, app, (viewer.workspace_id, viewer.actor), key, act)).response
+    return (await once(request, app, viewer.caller, key, act)).response
 
 
 async def _refresh(request: Request, app: Services, refresh_token: str, key: str | None) -> Response:
-    token = await counted(request, app, app.auth.refreshed(refresh_token))
+    token, viewer = await counted(request, app, app.auth.refreshed(refresh_token))
+    await spend(request, app, RateClass.WRITE, viewer.caller)
+    # Not the caller of the key's other requests: who holds an old refresh token is not who holds the key.
     caller = token.workspace_id, f"session:{token.session_id}"
-    await spend(request, app, RateClass.WRITE, "/".join(map(str, caller)))
 
     async def act(_: Attempt) -> Response:
         return reply(await app.auth.refresh(token))
@@ -218,7 +230,7 @@ async def create_key(request: Request, app: App, viewer: Admin, key: Idempotency
     async def act(_: Attempt) -> Response:
         return reply(await app.keys.create(viewer, wanted), 201)
 
-    return (await once(request, app, (viewer.workspace_id, viewer.actor), key, act)).response
+    return (await once(request, app, viewer.caller, key, act)).response
 
 
 @router.get(
@@ -249,7 +261,7 @@ async def rotate_key(request: Request, app: App, viewer: Admin, key_id: RowId, k
     async def act(_: Attempt) -> Response:
         return reply(await app.keys.rotate(viewer, key_id, wanted), 201)
 
-    return (await once(request, app, (viewer.workspace_id, viewer.actor), key, act)).response
+    return (await once(request, app, viewer.caller, key, act)).response
 
 
 @router.delete(

@@ -89,13 +89,12 @@ async def store_messages(request: Request, app: App, viewer: Editor, key: Idempo
     """
     readers: dict[str, type[RowReader]] = {"application/x-ndjson": JsonLines, "text/csv": CsvRows}
     media = media_type(request)
-    caller = viewer.workspace_id, viewer.actor
     if media in readers:
 
         async def load(attempt: Attempt) -> Response:
             return reply(await app.imports.run(viewer, readers[media](), attempt.stream, seed=attempt.seed))
 
-        return (await once(request, app, caller, key, load, streamed=True)).response
+        return (await once(request, app, viewer.caller, key, load, streamed=True)).response
     if media != "application/json":
         raise UnsupportedMediaType("Send application/json, application/x-ndjson or text/csv.")
     single = not (await request.body()).lstrip().startswith(b"[")
@@ -106,7 +105,7 @@ async def store_messages(request: Request, app: App, viewer: Editor, key: Idempo
         # Which ids there were is not kept beyond the conversation: they follow from the request.
         return reply(stored if attempt.seed is None else stored.model_copy(update={"message_ids": []}), 201)
 
-    answer = await once(request, app, caller, key, store)
+    answer = await once(request, app, viewer.caller, key, store)
     if answer.seed is None or answer.response.status_code != 201:
         return answer.response
     ids = [message.message_id for message in _identified(batch, answer.seed)]

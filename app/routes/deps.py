@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import re
 from collections.abc import Coroutine, Mapping
+from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -17,6 +18,7 @@ from app.errors import (
     Forbidden,
     Invalid,
     Malformed,
+    Problem,
     TooManyRequests,
     Unauthenticated,
     UnsupportedMediaType,
@@ -72,9 +74,9 @@ def address(request: Request) -> str:
     return str(ipaddress.ip_network((found, 64), strict=False).network_address)
 
 
-async def spend(request: Request, app: Services, kind: RateClass, who: str) -> None:
+async def spend(request: Request, app: Services, kind: RateClass, who: tuple[int, str] | str) -> None:
     """Counts a request against a limit, which the response's headers tell; raises ``TooManyRequests``."""
-    _tell(request, await app.rate_limits.hit(kind, who))
+    _tell(request, await app.rate_limits.hit(kind, who if isinstance(who, str) else "/".join(map(str, who))))
 
 
 def _tell(request: Request, usage: Usage) -> None:
@@ -85,7 +87,10 @@ def _tell(request: Request, usage: Usage) -> None:
 
 
 async def authenticate(request: Request, app: Services, door: Door, credential: str) -> Viewer:
-    """Returns whose credential this is; an address that shows too many wrong ones is not listened to for a while.
+    """Returns whose credential this is.
+
+    An address that shows too many wrong ones is not listened to for a while, except with what is known to be ours:
+    others may share the address.
 
     Raises:
         Unauthenticated: if it is nobody's.
@@ -93,17 +98,25 @@ async def authenticate(request: Request, app: Services, door: Door, credential: 
     """
     if known := app.auth.known(door, credential):
         return known
-    return await counted(request, app, app.auth.viewer(door, credential))
+    acting = app.auth.viewer(door, credential)
+    return await counted(request, app, acting, familiar=app.auth.familiar(door, credential))
 
 
-async def counted(request: Request, app: Services, acting: Coroutine[None, None, T]) -> T:
-    """Returns what comes of looking at a credential; raises as ``authenticate`` does."""
+async def counted(request: Request, app: Services, acting: Coroutine[None, None, T], *, familiar: bool = False) -> T:
+    """Returns what comes of looking at a request without a known credential; what is wrong counts for its address.
+
+    Raises:
+        TooManyRequests: if the address has sent too much that is wrong.
+    """
     try:
-        _tell(request, await app.rate_limits.check(RateClass.ADDRESS, address(request)))
-        return await acting
-    except Unauthenticated:
-        await spend(request, app, RateClass.ADDRESS, address(request))
-        raise
+        if not familiar:
+            _tell(request, await app.rate_limits.check(RateClass.ADDRESS, address(request)))
+        try:
+            return await acting
+        except Problem as problem:
+            if problem.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                await spend(request, app, RateClass.ADDRESS, address(request))
+            raise
     finally:
         acting.close()
 
@@ -155,7 +168,7 @@ class AtLeast:
         kind = self._kind
         if kind is RateClass.SEARCH and "q" not in request.query_params:
             kind = RateClass.READ
-        await spend(request, app, kind, f"{viewer.workspace_id}/{viewer.actor}")
+        await spend(request, app, kind, viewer.caller)
         try:
             require(viewer, self.role)
         except Forbidden:
@@ -214,11 +227,14 @@ async def read_json(request: Request, adapter: TypeAdapter[T], default: T | None
         Malformed: if it is none.
         Invalid: if it does not fit the schema.
     """
-    if default is not None and not await request.body():
-        return default
-    if media_type(request) != "application/json":
+    media = media_type(request)
+    if media != "application/json" and (media or default is None):
         raise UnsupportedMediaType("Send `Content-Type: application/json`.")
     body = await request.body()
+    if not body and default is not None:
+        return default
+    if not media:
+        raise UnsupportedMediaType("Send `Content-Type: application/json`.")
     await asyncio.to_thread(check_json, body, messages=BATCH_SIZE)
     try:
         return adapter.validate_json(body)

@@ -47,7 +47,7 @@ async def invite_member(request: Request, app: App, viewer: Admin, key: Idempote
     async def act(_: Attempt) -> Response:
         return reply(await app.members.invite(viewer, wanted), 201)
 
-    return (await once(request, app, (viewer.workspace_id, viewer.actor), key, act)).response
+    return (await once(request, app, viewer.caller, key, act)).response
 
 
 @router.patch(

@@ -19,6 +19,8 @@ from app.factory import Services
 from app.routes.problems import problem_response
 
 STREAMS = ("application/x-ndjson", "text/csv")
+ACCOUNT_PATHS = ("/auth/", "/workspace/")
+ACCOUNT_BODY_BYTES = 2**16
 CREDENTIAL_NAMES = {
     *("access_token", "api_key", "apikey", "authorization", "jwt", "key", "refresh_token", "token", "x-api-key"),
 }
@@ -35,6 +37,8 @@ EXPOSED_HEADERS = (
     *("ETag", "Idempotency-Replayed", "Link", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"),
 )
 
+CREDENTIAL_IN_URL = "Send the credential in a header: URLs end up in logs and histories."
+_CREDENTIAL = re.compile(rb"c[krs]_[a-z2-7]{64}|eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}")
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
 _log = structlog.get_logger("app.requests")
 
@@ -100,7 +104,7 @@ class FrontDoor:
         try:
             _check_url(scope["raw_path"], scope["query_string"])
             services: Services = scope["app"].state.services
-            await self._app(scope, _bounded(Headers(scope=scope), receive, services.max_body_bytes), note)
+            await self._app(scope, _bounded(scope, receive, services.max_body_bytes), note)
         except asyncio.CancelledError:
             # The server stops and waits no longer.
             problem = Unavailable("The service is stopping. Send the request again.")
@@ -152,11 +156,14 @@ def _for_origins(routes: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
     return choose
 
 
-def _bounded(headers: Headers, receive: Receive, limit: int) -> Receive:
-    if headers.get("content-type", "").partition(";")[0].strip().lower() in STREAMS:
+def _bounded(scope: Scope, receive: Receive, limit: int) -> Receive:
+    headers, path = Headers(scope=scope), scope["path"]
+    if path == "/chats" and headers.get("content-type", "").partition(";")[0].strip().lower() in STREAMS:
         return receive
+    if path.startswith(ACCOUNT_PATHS):
+        limit = min(limit, ACCOUNT_BODY_BYTES)
     length = headers.get("content-length", "0")
-    problem = TooLarge(f"The body may have {limit} bytes. Send more as a stream of NDJSON or CSV.")
+    problem = TooLarge(f"The body may have {limit} bytes. Messages may also come as a stream of NDJSON or CSV.")
     if length.isdecimal() and int(length) > limit:
         raise problem
     received = 0
@@ -183,6 +190,8 @@ def _readable_failure(scope: Scope, send: Send) -> Send:
 
 
 def _check_url(path: bytes, query: bytes) -> None:
+    if _CREDENTIAL.search(path) or _CREDENTIAL.search(query):
+        raise CredentialInUrl(CREDENTIAL_IN_URL)
     if not path.isascii():
         raise Malformed("The path is not percent-encoded UTF-8.")
     if len(query) > MAX_QUERY_BYTES:
@@ -193,7 +202,7 @@ def _check_url(path: bytes, query: bytes) -> None:
         raise Malformed("The query is not percent-encoded UTF-8.") from None
     names = Counter(name for name, _ in pairs)
     if CREDENTIAL_NAMES & {name.lower() for name in names}:
-        raise CredentialInUrl("Send the credential in a header: URLs end up in logs and histories.")
+        raise CredentialInUrl(CREDENTIAL_IN_URL)
     if names and max(names.values()) > 1:
         raise Malformed("A query parameter is given twice.")
 

@@ -49,9 +49,6 @@ class TokenRequest(Schema):
         json_schema_extra={"examples": [examples.TOKEN_REQUEST], "not": {"required": ["api_key", "refresh_token"]}}
     )
 
-    grant_type: Annotated[
-        Literal["api_key", "refresh_token"] | None, Field(description="May say which of the two it is.")
-    ] = None
     api_key: Annotated[SafeText | None, Field(max_length=1_024)] = None
     refresh_token: Annotated[SafeText | None, Field(max_length=1_024)] = None
 
@@ -70,7 +67,9 @@ class Tokens(Schema):
     access_token: Annotated[str, Field(description="A JWT for `Authorization: Bearer`.")]
     token_type: Literal["Bearer"] = "Bearer"  # noqa: S105 — a word of RFC 6750
     expires_in: Annotated[int, Field(description="Seconds for which the access token is valid.")]
-    refresh_token: str
+    refresh_token: Annotated[
+        str | None, Field(description="None comes for a browser's cookie, which can be used again.")
+    ]
     refresh_expires_at: Annotated[Timestamp, Field(description="When the session ends, however often it is refreshed.")]
 
 
@@ -128,7 +127,7 @@ class KeyRotation(Schema):
     model_config = example({"overlap_seconds": OVERLAP_S})
 
     overlap_seconds: Annotated[
-        int, Field(ge=0, le=LONGEST_OVERLAP_S, description="For how long the old key still works.")
+        int, Field(strict=True, ge=0, le=LONGEST_OVERLAP_S, description="For how long the old key still works.")
     ] = OVERLAP_S
 
 
@@ -141,7 +140,7 @@ class Key(Schema):
     member_id: Annotated[str | None, Field(description="The member who made it, and with whom it goes.")]
     created_at: Timestamp
     expires_at: Timestamp | None
-    last_used_at: Annotated[Timestamp | None, Field(description="To the minute.")]
+    last_used_at: Annotated[Timestamp | None, Field(description="When the key itself last came, to the minute.")]
 
 
 class NewKey(Key):
@@ -192,7 +191,6 @@ class Member(Schema):
     created_at: Annotated[Timestamp, Field(description="Since when they are invited.")]
     joined_at: Timestamp | None
     invitation_expires_at: Timestamp | None
-    last_login: Timestamp | None
 
 
 class MemberList(Schema):

@@ -179,7 +179,6 @@ MEMBER: dict[str, Any] = {
     "created_at": "2026-11-22T10:00:00.000000Z",
     "joined_at": "2026-11-22T11:00:00.000000Z",
     "invitation_expires_at": _EXPIRES,
-    "last_login": "2026-11-22T11:00:00.000000Z",
 }
 MEMBER_LIST: dict[str, Any] = {"data": [MEMBER], "has_more": True, "next_cursor": _CURSOR}
 _ENTRY: dict[str, Any] = {

@@ -52,7 +52,6 @@ class MemberRow(NamedTuple):
     role: Role
     created_at: datetime
     joined_at: datetime | None
-    last_login: datetime | None
 
 
 class UserRow(NamedTuple):

@@ -26,6 +26,11 @@ class Viewer:
             return f"key:{self.key_id}"
         return f"member:{self.member_id}" if self.member_id is not None else OPERATOR
 
+    @property
+    def caller(self) -> tuple[int, str]:
+        """Workspace and actor: whose requests are counted and remembered together."""
+        return self.workspace_id, self.actor
+
 
 OPERATOR = "operator"
 """Who acts through the command line."""

@@ -4,13 +4,15 @@ import base64
 import binascii
 import hashlib
 import hmac
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 
 from app.errors import FieldError, Invalid
+
+R = TypeVar("R")
 
 _MAC_BYTES = 16
 
@@ -28,6 +30,13 @@ class CursorSigner:
         """Returns the cursor of a position, an array of JSON values and times."""
         payload = orjson.dumps(position)
         return base64.urlsafe_b64encode(_mac(self._keys[0], context, payload) + payload).decode().rstrip("=")
+
+    def cut(
+        self, context: Sequence[object], found: Sequence[R], limit: int, position: Callable[[R], Sequence[object]]
+    ) -> tuple[Sequence[R], bool, str | None]:
+        """Returns the page of up to ``limit`` rows, whether more were found, and the cursor of those."""
+        shown, has_more = found[:limit], len(found) > limit
+        return shown, has_more, self.sign(context, position(shown[-1])) if has_more else None
 
     def read(self, context: Sequence[object], cursor: str) -> list[Any]:
         """Returns the position behind a cursor.

@@ -72,9 +72,6 @@ class SignInProvider(Protocol):
             SignInRefused: if it vouches for no e-mail address.
         """
 
-    async def close(self) -> None:
-        """Gives back what is held."""
-
 
 class _Kept(Generic[T]):
     """What was fetched last; one caller fetches, the others wait."""
@@ -105,9 +102,6 @@ class _Provider:
         self._client_id = client_id
         self._client_secret = client_secret
         self._deadline_s = deadline_s
-
-    async def close(self) -> None:
-        """Does nothing: no connection outlives a call."""
 
     @asynccontextmanager
     async def _client(self, redirect_uri: str) -> AsyncIterator[Any]:

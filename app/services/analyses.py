@@ -22,11 +22,12 @@ from app.schemas.analyses import (
     SummaryBody,
 )
 from app.schemas.drafts import Draft, InsightsDraft, SummaryDraft, Turn
-from app.schemas.enums import Outcome, Sentiment
+from app.schemas.enums import Outcome, Role, Sentiment
 from app.schemas.rows import AnalysisRow, Labels
 from app.schemas.viewer import Viewer
 from app.security.blind_index import keyword_hash
 from app.security.encryption import MESSAGE
+from app.services.auth import confirm
 from app.services.drafts import checked_insights, checked_summary
 from app.services.workspaces import WorkspaceService
 
@@ -131,6 +132,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
         total = found.conversation.message_count
         parts = {**self._parts(body), "provenance": answer.provenance.model_dump(mode="json")}
         async with self._db.write() as unit:
+            await confirm(unit, viewer, Role.EDITOR)
             kept = await unit.analyses.put(
                 self.kind,
                 viewer.workspace_id,

@@ -22,8 +22,7 @@ class AuditService:
         """Writes down that a viewer's role did not allow an operation."""
         async with self._db.read() as unit:
             await unit.audit.add(
-                viewer.workspace_id,
-                viewer.actor,
+                viewer.caller,
                 "access.denied",
                 operation=operation,
                 reason="role",
@@ -47,16 +46,16 @@ class AuditService:
             found = await unit.audit.page(
                 viewer.workspace_id, conditions, query.since, query.until, after, query.limit + 1
             )
-        shown = found[: query.limit]
-        has_more = len(found) > len(shown)
-        position = [shown[-1].created_at, shown[-1].entry_id] if has_more else None
+        shown, has_more, cursor = self._cursors.cut(
+            context, found, query.limit, lambda row: [row.created_at, row.entry_id]
+        )
         return AuditList(
             data=[
                 AuditEntry(id=str(row.entry_id), **{k: v for k, v in row._asdict().items() if k != "entry_id"})
                 for row in shown
             ],
             has_more=has_more,
-            next_cursor=self._cursors.sign(context, position) if position else None,
+            next_cursor=cursor,
         )
 
 

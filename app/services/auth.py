@@ -4,11 +4,14 @@ import hmac
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import reduce
 from typing import NamedTuple
 
-from cachetools import TLRUCache
+from cachetools import TLRUCache, TTLCache
 
 from app.db import Database, Unit
 from app.errors import NoSession, Unauthenticated
@@ -17,7 +20,7 @@ from app.schemas.enums import Role
 from app.schemas.rows import SessionRow
 from app.schemas.viewer import Viewer
 from app.security.api_keys import PREFIX, parse_api_key, random_id
-from app.security.permissions import narrower
+from app.security.permissions import narrower, require
 from app.security.tokens import ACCESS_LIFETIME, SessionToken, TokenSigner
 
 
@@ -31,6 +34,9 @@ class Door(StrEnum):
 
 VIEWER_CACHE_S = 4.0
 """For how long a credential may be believed without a look at the database; a revocation acts within five seconds."""
+
+SEEN_S = 3_600.0
+"""For how long a key that was valid is listened to from an address that showed too many wrong credentials."""
 
 SESSION_LIFETIME = timedelta(days=14)
 KEY_REFUSED = "The API key does not exist, has expired or was revoked."
@@ -63,6 +69,8 @@ class AuthService:
         self._signer = signer
         self._peppers = peppers
         self._clock = clock
+        # Keys by workspace and id: valid when they last came, or expired.
+        self._seen: TTLCache[tuple[int, int], bool] = TTLCache(100_000, SEEN_S)
         # From when the look began: a revocation may come while the answer is on its way, however long that takes.
         self._viewers: TLRUCache[tuple[Door, str], _Known] = TLRUCache(
             10_000, lambda _, known, __: known.asked_at + VIEWER_CACHE_S, clock
@@ -96,23 +104,44 @@ class AuthService:
         self._viewers[door, credential] = _Known(*found, asked_at)
         return found[0]
 
-    async def open_session(self, viewer: Viewer) -> Tokens:
-        """Returns tokens of a new session of the viewer's key or member; raises ``Unauthenticated`` if that is gone."""
-        now = datetime.now(UTC)
-        async with self._db.write() as unit:
-            session = await open_session(unit, viewer, now)
-        return self._tokens(session, viewer.actor, now)
+    def familiar(self, door: Door, credential: str) -> bool:
+        """Says whether a credential is known to be of this service, though perhaps not valid any more."""
+        if door is Door.COOKIE:
+            return self._signer.read_cookie(credential) is not None
+        if door is Door.API_KEY or credential.startswith(PREFIX):
+            key = parse_api_key(credential)
+            return key is not None and self._seen.get(key[:2], False)
+        with suppress(Unauthenticated):
+            self._signer.read_access(credential)
+            return True
+        return False
 
-    async def refreshed(self, refresh_token: str) -> SessionToken:
-        """Returns what a refresh token points to, without a look whether it is still valid.
+    async def open_session(self, viewer: Viewer) -> Tokens:
+        """Returns tokens of a new session of the viewer's key; of a browser's session an access token only.
 
         Raises:
-            Unauthenticated: if it is none of ours.
+            Unauthenticated: if key or session are gone.
+        """
+        now = datetime.now(UTC)
+        async with self._db.write() as unit:
+            if viewer.session_id is None:
+                return self._tokens(await open_session(unit, viewer, now), viewer.actor, now)
+            found = await unit.auth.session(viewer.workspace_id, viewer.session_id)
+        if found is None:
+            raise Unauthenticated(SESSION_OVER)
+        return self._tokens(found[0], viewer.actor, now).model_copy(update={"refresh_token": None})
+
+    async def refreshed(self, refresh_token: str) -> tuple[SessionToken, Viewer]:
+        """Returns what a refresh token points to, used before or not, and whose it is.
+
+        Raises:
+            Unauthenticated: if it is none of ours, or its session is over.
         """
         token = self._signer.read_refresh(refresh_token)
         if token is None:
             raise Unauthenticated("The refresh token is not one of this service.")
-        return token
+        viewer, _ = await self._by_session(token)
+        return token, viewer
 
     async def refresh(self, token: SessionToken) -> Tokens:
         """Returns new tokens of a session; a refresh token that comes a second time ends it.
@@ -130,7 +159,7 @@ class AuthService:
                 if await unit.auth.advance(row.workspace_id, row.session_id, token.generation):
                     session = row._replace(generation=token.generation + 1)
                 elif await unit.auth.remove_session(row.workspace_id, row.session_id):
-                    await unit.audit.add(row.workspace_id, actor, "session.ended", target, reason="token_reused")
+                    await unit.audit.add((row.workspace_id, actor), "session.ended", target, reason="token_reused")
         if session is None:
             raise Unauthenticated(SESSION_OVER)
         return self._tokens(session, actor, now)
@@ -142,7 +171,7 @@ class AuthService:
         async with self._db.write() as unit:
             if await unit.auth.remove_session(viewer.workspace_id, viewer.session_id):
                 target = f"session:{viewer.session_id}"
-                await unit.audit.add(viewer.workspace_id, viewer.actor, "session.ended", target, reason="signed_out")
+                await unit.audit.add(viewer.caller, "session.ended", target, reason="signed_out")
         for shown in [shown for shown, known in self._viewers.items() if known.viewer.session_id == viewer.session_id]:
             self._viewers.pop(shown, None)
 
@@ -180,9 +209,12 @@ class AuthService:
                 raise Unauthenticated(KEY_REFUSED)
             row, owner_role = found
             if row.expires_at and row.expires_at <= datetime.now(UTC):
-                await unit.audit.add(row.workspace_id, f"key:{row.key_id}", "access.denied", reason="key_expired")
+                if self._seen.get(key[:2], True):
+                    await unit.audit.add((row.workspace_id, f"key:{row.key_id}"), "access.denied", reason="key_expired")
+                self._seen[key[:2]] = False
                 raise Unauthenticated(KEY_REFUSED)
             await unit.auth.note_use(row.workspace_id, row.key_id, digests[0])
+        self._seen[key[:2]] = True
         return Viewer(row.workspace_id, narrower(row.role, owner_role), row.key_id, row.member_id), row.expires_at
 
     async def _by_session(self, token: SessionToken) -> tuple[Viewer, datetime | None]:
@@ -191,8 +223,6 @@ class AuthService:
             if found is None:
                 raise Unauthenticated(SESSION_OVER)
             row, member_id, key_role, member_role = found
-            if row.key_id is not None:
-                await unit.auth.note_use(row.workspace_id, row.key_id)
         role = narrower(key_role, member_role) if key_role else member_role
         assert role is not None
         viewer = Viewer(row.workspace_id, role, row.key_id, member_id, row.session_id)
@@ -216,11 +246,26 @@ async def open_session(unit: Unit, viewer: Viewer, now: datetime, **details: str
     Raises:
         Unauthenticated: if the key or the member is gone.
     """
+    await confirm(unit, viewer, Role.VIEWER)
     member_id = viewer.member_id if viewer.key_id is None else None
     ids = viewer.workspace_id, random_id(), member_id, viewer.key_id
     session = SessionRow(*ids, generation=1, expires_at=now + SESSION_LIFETIME)
-    if not await unit.auth.add_session(session):
-        raise Unauthenticated(KEY_REFUSED if viewer.key_id is not None else SESSION_OVER)
-    target = f"session:{session.session_id}"
-    await unit.audit.add(viewer.workspace_id, viewer.actor, "session.created", target, **details)
+    await unit.auth.add_session(session)
+    action = "member.signed_in" if viewer.key_id is None else "session.created"
+    await unit.audit.add(viewer.caller, action, f"session:{session.session_id}", **details)
     return session
+
+
+async def confirm(unit: Unit, viewer: Viewer, needed: Role) -> None:
+    """Sees to it that a viewer, believed for some seconds, is still who they were, until the transaction ends.
+
+    For what outlives those seconds: keys, members, sessions, and what takes long.
+
+    Raises:
+        Unauthenticated: if key, member or session are gone.
+        Forbidden: if the role is weaker by now.
+    """
+    roles = await unit.auth.roles_now(viewer)
+    if roles is None:
+        raise Unauthenticated(KEY_REFUSED if viewer.session_id is None else SESSION_OVER)
+    require(replace(viewer, role=reduce(narrower, roles, viewer.role)), needed)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from app.db import Database, Unit
 from app.errors import FieldError, MessageConflict, NotFound, Unavailable
 from app.schemas.chats import ConversationPage, DeletedConversation, Message, MessageIn, Stored
+from app.schemas.enums import Role
 from app.schemas.rows import ConversationRow, NewMessage, SealedMessage
 from app.schemas.search import MessageQuery
 from app.schemas.viewer import Viewer
@@ -17,6 +18,7 @@ from app.security.blind_index import search_pads
 from app.security.cursors import CursorSigner, time_at
 from app.security.encryption import MESSAGE, ConversationCipher, WorkspaceKeys
 from app.services.audit import conversation_target
+from app.services.auth import confirm
 from app.services.workspaces import WorkspaceService
 
 PAGE_BYTES = 8 * 2**20
@@ -64,9 +66,14 @@ class ChatService:
         )
 
     async def store_chunk(self, viewer: Viewer, messages: Sequence[MessageIn]) -> StoredBatch:
-        """Stores what is new of a stream's chunk; conflicts are left out and told."""
+        """Stores what is new of a stream's chunk; conflicts are left out and told.
+
+        Raises:
+            Unauthenticated, Forbidden: if the viewer may not do so any more; a stream can outlast a revocation.
+        """
         keys = await self._workspaces.keys(viewer.workspace_id)
         async with self._db.write() as unit:
+            await confirm(unit, viewer, Role.EDITOR)
             return await _store(unit, keys, messages)
 
     async def conversation(self, viewer: Viewer, conversation_id: str) -> ConversationRow:
@@ -108,9 +115,7 @@ class ChatService:
             if not deleted.conversations:
                 raise NotFound("There is no such conversation.")
             target = conversation_target(keys, conversation_id)
-            await unit.audit.add(
-                viewer.workspace_id, viewer.actor, "conversation.deleted", target, **deleted.model_dump()
-            )
+            await unit.audit.add(viewer.caller, "conversation.deleted", target, **deleted.model_dump())
         return DeletedConversation(conversation_id=conversation_id, deleted=deleted)
 
 

@@ -2,7 +2,7 @@
 
 import structlog
 
-from app.db import Database
+from app.db import APP_ROLE, Database
 from app.errors import ConfigurationError, Unavailable
 from app.schemas.health import Health
 
@@ -32,7 +32,9 @@ class HealthService:
     async def check(self) -> None:
         """Raises ``Unavailable`` if the database does not answer, ``ConfigurationError`` if it was not migrated."""
         async with self._db.read() as unit:
-            version = await unit.workspaces.schema_version()
+            role, version = await unit.workspaces.works_as(), await unit.workspaces.schema_version()
+        if role != APP_ROLE:
+            raise ConfigurationError(f"The service works as {role}, not as {APP_ROLE}: does a pooler drop `role`?")
         if version is None or version < SCHEMA_VERSION:
             raise ConfigurationError(
                 f"The database is at migration {version or 0}, not {SCHEMA_VERSION} yet. Run `alembic upgrade head`."

@@ -3,13 +3,14 @@
 from datetime import UTC, datetime, timedelta
 
 from app.db import Database, Unit
-from app.errors import NotFound, Unauthenticated
+from app.errors import NotFound
 from app.schemas.accounts import Key, KeyIn, KeyList, KeyRotation, NewKey, PageQuery
 from app.schemas.enums import Role
 from app.schemas.rows import ApiKeyRow
 from app.schemas.viewer import Viewer
 from app.security.api_keys import new_api_key
 from app.security.cursors import CursorSigner, time_at
+from app.services.auth import confirm
 
 NO_KEY = "There is no such key in this workspace."
 LAST_MOMENT = datetime.max.replace(tzinfo=UTC)
@@ -26,30 +27,29 @@ class KeyService:
     async def create(self, viewer: Viewer, wanted: KeyIn) -> NewKey:
         """Makes a key, which goes with the member who makes it; raises ``Unauthenticated`` if they are gone."""
         async with self._db.write() as unit:
-            made = await self._add(unit, viewer, wanted.name, wanted.role, wanted.expires_at, viewer.member_id)
-            if made is None:
-                raise Unauthenticated("The member was removed just now.")
-            await unit.audit.add(viewer.workspace_id, viewer.actor, "key.created", f"key:{made.id}", role=wanted.role)
+            await confirm(unit, viewer, Role.ADMIN)
+            made = await self._add(unit, viewer, wanted.name, wanted.role, wanted.expires_at)
+            details = {"role": wanted.role, "expires": wanted.expires_at is not None}
+            await unit.audit.add(viewer.caller, "key.created", f"key:{made.id}", **details)
         return made
 
     async def rotate(self, viewer: Viewer, key_id: int, rotation: KeyRotation) -> NewKey:
         """Makes a key like another one, which ends after the overlap; raises ``NotFound``.
 
-        A lifetime begins anew.
+        A lifetime begins anew. The new key goes with who makes it: they have seen it.
         """
         now = datetime.now(UTC)
         async with self._db.write() as unit:
+            await confirm(unit, viewer, Role.ADMIN)
             found = await unit.auth.key(viewer.workspace_id, key_id)
             if found is None:
                 raise NotFound(NO_KEY)
             old, _ = found
             expires_at = now + min(old.expires_at - old.created_at, LAST_MOMENT - now) if old.expires_at else None
-            made = await self._add(unit, viewer, old.name, old.role, expires_at, old.member_id)
-            if made is None:
-                raise NotFound(NO_KEY)
+            made = await self._add(unit, viewer, old.name, old.role, expires_at)
             await unit.auth.expire_key(viewer.workspace_id, key_id, now + timedelta(seconds=rotation.overlap_seconds))
             details = {"replacement": f"key:{made.id}", "overlap_seconds": rotation.overlap_seconds}
-            await unit.audit.add(viewer.workspace_id, viewer.actor, "key.rotated", f"key:{key_id}", **details)
+            await unit.audit.add(viewer.caller, "key.rotated", f"key:{key_id}", **details)
         return made
 
     async def page(self, viewer: Viewer, query: PageQuery) -> KeyList:
@@ -61,31 +61,24 @@ class KeyService:
             after = time_at(time), key_id
         async with self._db.read() as unit:
             found = await unit.auth.keys(viewer.workspace_id, after, query.limit + 1)
-        shown = found[: query.limit]
-        has_more = len(found) > len(shown)
-        position = [shown[-1].created_at, shown[-1].key_id] if has_more else None
+        shown, has_more, cursor = self._cursors.cut(
+            context, found, query.limit, lambda row: [row.created_at, row.key_id]
+        )
         return KeyList(
             data=[Key(**_shown(row)) for row in shown],
             has_more=has_more,
-            next_cursor=self._cursors.sign(context, position) if position else None,
+            next_cursor=cursor,
         )
 
     async def delete(self, viewer: Viewer, key_id: int) -> None:
         """Deletes a key and ends its sessions; raises ``NotFound``."""
         async with self._db.write() as unit:
+            await confirm(unit, viewer, Role.ADMIN)
             if not await unit.auth.remove_key(viewer.workspace_id, key_id):
                 raise NotFound(NO_KEY)
-            await unit.audit.add(viewer.workspace_id, viewer.actor, "key.deleted", f"key:{key_id}")
+            await unit.audit.add(viewer.caller, "key.deleted", f"key:{key_id}")
 
-    async def _add(
-        self,
-        unit: Unit,
-        viewer: Viewer,
-        name: str,
-        role: Role,
-        expires_at: datetime | None,
-        member_id: int | None,
-    ) -> NewKey | None:
+    async def _add(self, unit: Unit, viewer: Viewer, name: str, role: Role, expires_at: datetime | None) -> NewKey:
         key = new_api_key(viewer.workspace_id)
         row = ApiKeyRow(
             workspace_id=viewer.workspace_id,
@@ -93,12 +86,13 @@ class KeyService:
             name=name,
             role=role,
             digest=key.digest(self._pepper),
-            member_id=member_id,
+            member_id=viewer.member_id,
             created_at=datetime.now(UTC),
             expires_at=expires_at,
             last_used_at=None,
         )
-        return NewKey(**_shown(row), key=key.text) if await unit.auth.add_key(row) else None
+        await unit.auth.add_key(row)
+        return NewKey(**_shown(row), key=key.text)
 
 
 def _shown(row: ApiKeyRow) -> dict[str, object]:

@@ -19,6 +19,7 @@ from app.schemas.viewer import Viewer
 from app.security.blind_index import keyword_hash, search_pads
 from app.security.cursors import CursorSigner, time_at
 from app.security.encryption import MESSAGE, WorkspaceKeys
+from app.services.audit import conversation_target
 from app.services.workspaces import WorkspaceService
 
 SNIPPET_CHARACTERS = 2_000_000
@@ -90,7 +91,9 @@ class SearchService:
             deleted = await unit.chats.delete(viewer.workspace_id, ids)
             filters = sorted(name for name, value in wanted if value is not None)
             details = {**deleted.model_dump(), "filters": filters}
-            await unit.audit.add(viewer.workspace_id, viewer.actor, "conversations.deleted", None, **details)
+            await unit.audit.add(viewer.caller, "conversations.deleted", None, **details)
+            targets = [conversation_target(keys, conversation_id) for conversation_id in ids]
+            await unit.audit.add_each(viewer.caller, "conversation.deleted", targets)
         return DeletedConversations(deleted=deleted)
 
 

@@ -80,8 +80,10 @@ class SignInService:
             await unit.members.add_sign_in(row)
         return Begun(url, browser_secret)
 
-    async def finish(self, name: Provider, state: str, code: str | None, browser_secret: str) -> SignedIn:
-        """Finishes a sign-in: makes the user on first sight, and opens a session.
+    async def finish(
+        self, name: Provider, state: str, code: str | None, browser_secret: str, old_cookie: str
+    ) -> SignedIn:
+        """Finishes a sign-in: makes the user on first sight, and opens a session instead of the browser's old one.
 
         Raises:
             SignInFailed: if it was not begun in this browser, is over, or the provider was told no.
@@ -112,13 +114,11 @@ class SignInService:
         async with self._db.write() as unit:
             viewer = await self._member(unit, identity, begun.wanted_workspace, now)
             session = await open_session(unit, viewer, now, provider=identity.provider)
+            if (old := self._signer.read_cookie(old_cookie)) and await unit.auth.remove_session(*old[:2]):
+                target = f"session:{old.session_id}"
+                await unit.audit.add((old.workspace_id, viewer.actor), "session.ended", target, reason="replaced")
         cookie = self._signer.cookie(SessionToken(session.workspace_id, session.session_id))
         return SignedIn(cookie, SESSION_LIFETIME, begun.next_path)
-
-    async def close(self) -> None:
-        """Closes the connections to the providers."""
-        for provider in self._providers.values():
-            await provider.close()
 
     async def _member(self, unit: Unit, identity: Identity, wanted: int | None, now: datetime) -> Viewer:
         email = same_email(identity.email)
@@ -129,17 +129,19 @@ class SignInService:
             email=email,
             name=identity.name,
         )
-        for workspace_id, member_id, role in await unit.members.accept_invitations(
-            user_id, email, now - INVITATION_LIFETIME
-        ):
-            member = f"member:{member_id}"
-            await unit.audit.add(workspace_id, member, "member.joined", member, role=role)
+        # Who has a place already goes elsewhere only if they said so: anybody may invite them.
+        if wanted is not None or not await unit.members.memberships(user_id):
+            for workspace_id, member_id, role in await unit.members.accept_invitations(
+                user_id, email, now - INVITATION_LIFETIME, wanted
+            ):
+                member = f"member:{member_id}"
+                await unit.audit.add((workspace_id, member), "member.joined", member, role=role)
         memberships = [Viewer(w, role, None, m) for w, m, role, _ in await unit.members.memberships(user_id)]
         if not memberships:
             workspace_id, member_id = await self._workspaces.make(unit, f"user-{user_id}"), random_id()
             await unit.members.add_member(workspace_id, member_id, user_id, Role.ADMIN)
             memberships = [Viewer(workspace_id, Role.ADMIN, None, member_id)]
-            await unit.audit.add(workspace_id, memberships[0].actor, "workspace.created")
+            await unit.audit.add(memberships[0].caller, "workspace.created")
         if wanted is None:
             return memberships[0]
         for viewer in memberships:

@@ -7,6 +7,7 @@ from cachetools import LRUCache
 from app.db import Database, Unit
 from app.errors import NotFound
 from app.schemas.rows import WorkspaceRow
+from app.schemas.viewer import OPERATOR
 from app.security.api_keys import random_id
 from app.security.encryption import MasterKeys, WorkspaceKeys, new_workspace_keys
 
@@ -25,6 +26,8 @@ class WorkspaceService:
         wrapped = self._master_keys.wrap(keys)
         async with self._db.write() as unit:
             created = await unit.workspaces.add(keys.workspace_id, name, self._master_keys.current_id, wrapped)
+            if created:
+                await unit.audit.add((keys.workspace_id, OPERATOR), "workspace.created")
             workspace = await unit.workspaces.named(name)
         if workspace is None:
             raise NotFound(f"There is no workspace {name}.")

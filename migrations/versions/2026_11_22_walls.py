@@ -27,6 +27,8 @@ DO $$ BEGIN
 EXCEPTION WHEN insufficient_privilege THEN NULL;
 END $$
 """
+ISSUER = "CASE auth_provider WHEN 'google' THEN 'https://accounts.google.com' ELSE 'https://github.com' END"
+ON_DATABASE = "DO $$ BEGIN EXECUTE '{} ON DATABASE ' || quote_ident(current_database()) || ' {}'; END $$"
 ALL = "SELECT, INSERT, UPDATE, DELETE"
 PRIVILEGES = {
     "alembic_version": "SELECT",
@@ -35,20 +37,23 @@ PRIVILEGES = {
     "memberships": ALL,
     "api_keys": ALL,
     "sessions": ALL,
-    "oauth_states": "SELECT, INSERT, DELETE",
+    "oauth_states": "SELECT, INSERT, DELETE, UPDATE (expires_at)",  # what locking a row takes
     "conversations": ALL,
     "participants": ALL,
     "messages": ALL,
     "summaries": ALL,
     "insights": ALL,
     "idempotency_keys": ALL,
-    "audit_log": "SELECT, INSERT",
+    # Not when, nor which number: an entry cannot be given another time.
+    "audit_log": "SELECT, INSERT (workspace_id, actor, action, target, details)",
 }
 
 
 def upgrade() -> None:
     create_role()
-    op.add_column("users", sa.Column("issuer", sa.Text(), nullable=False))
+    op.add_column("users", sa.Column("issuer", sa.Text(), nullable=True))
+    op.execute("UPDATE users SET issuer = " + ISSUER)
+    op.alter_column("users", "issuer", nullable=False)
     op.drop_constraint("users_auth_provider_provider_id_key", "users", type_="unique")
     op.create_unique_constraint(op.f("users_issuer_provider_id_key"), "users", ["issuer", "provider_id"])
     upgrade_memberships()
@@ -59,7 +64,7 @@ def upgrade() -> None:
         op.execute(f"GRANT {privileges} ON {table} TO {ROLE}")
     op.execute(f"GRANT USAGE ON SEQUENCE message_batches TO {ROLE}")
     op.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-    op.execute("DO $$ BEGIN EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', current_database()); END $$")
+    op.execute(ON_DATABASE.format("REVOKE TEMPORARY", "FROM PUBLIC"))
 
 
 def create_role() -> None:
@@ -76,9 +81,11 @@ def create_role() -> None:
 def upgrade_memberships() -> None:
     op.drop_constraint("memberships_pkey", "memberships", type_="primary")
     op.alter_column("memberships", "user_id", nullable=True)
-    op.add_column("memberships", sa.Column("member_id", sa.BigInteger(), nullable=False))
+    op.add_column("memberships", sa.Column("member_id", sa.BigInteger(), nullable=True))
     op.add_column("memberships", sa.Column("invited_email", sa.Text(), nullable=True))
     op.add_column("memberships", sa.Column("joined_at", sa.DateTime(timezone=True), nullable=True))
+    op.execute("UPDATE memberships SET member_id = user_id, joined_at = created_at")
+    op.alter_column("memberships", "member_id", nullable=False)
     op.create_primary_key("memberships_pkey", "memberships", ["workspace_id", "member_id"])
     op.create_unique_constraint(
         op.f("memberships_workspace_id_user_id_key"), "memberships", ["workspace_id", "user_id"]
@@ -100,6 +107,9 @@ def upgrade_memberships() -> None:
         ondelete="CASCADE",
     )
     op.create_index(op.f("api_keys_workspace_id_member_id_idx"), "api_keys", ["workspace_id", "member_id"])
+    for table, id in (("api_keys", "key_id"), ("memberships", "member_id")):
+        name = op.f(f"{table}_workspace_id_created_at_{id}_idx")
+        op.create_index(name, table, ["workspace_id", "created_at", id])
 
 
 def create_sessions() -> None:
@@ -211,6 +221,7 @@ def create_operations() -> None:
 def downgrade() -> None:
     for table in ("idempotency_keys", "audit_log", "oauth_states", "sessions"):
         op.drop_table(table)
+    op.drop_index("api_keys_workspace_id_created_at_key_id_idx", "api_keys")
     op.drop_column("api_keys", "member_id")
     op.execute("DELETE FROM memberships WHERE user_id IS NULL")
     op.drop_constraint("memberships_pkey", "memberships", type_="primary")
@@ -224,4 +235,4 @@ def downgrade() -> None:
     op.execute(f"REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {ROLE}")
     op.execute(f"REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM {ROLE}")
     op.execute(f"REVOKE USAGE ON SCHEMA public FROM {ROLE}")
-    op.execute("DO $$ BEGIN EXECUTE format('GRANT TEMPORARY ON DATABASE %I TO PUBLIC', current_database()); END $$")
+    op.execute(ON_DATABASE.format("GRANT TEMPORARY", "TO PUBLIC"))

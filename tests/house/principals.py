@@ -42,9 +42,6 @@ class StandIn:
         name = code.removeprefix("code-of-").removesuffix("-4711-canary")
         return Identity(self.name, "https://github.test", name, f"{name}@example.com", name.title())
 
-    async def close(self) -> None:
-        pass
-
 
 class Principal(NamedTuple):
     """Who asks: with which headers, and which role they prove; None is nobody."""
@@ -68,6 +65,8 @@ class Principal(NamedTuple):
 
 
 class Tokens(NamedTuple):
+    """What a credential was exchanged for; a browser's session gets no refresh token."""
+
     access: str
     refresh: str
 

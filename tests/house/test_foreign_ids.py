@@ -191,3 +191,15 @@ async def test_an_id_of_another_kind_is_as_absent(house: House) -> None:
         told = [seen(await house.ask(method, url, house.admin, json=body)) for url in urls]
         assert told[0] == told[1]
         assert told[0][0] == 404
+
+
+@pytest.mark.xfail(strict=True, reason="app/services/sign_in.py")
+async def test_a_session_that_ends_by_signing_in_elsewhere_tells_nothing_of_there(house: House, theirs: House) -> None:
+    shown, ours = await house.member("eve", Role.VIEWER)
+    await theirs.act("POST", "/workspace/members", json={"email": "eve@example.com", "role": Role.VIEWER})
+    state, browser = await house.begin(workspace_id=str(theirs.workspace_id))
+    both = {"Cookie": "; ".join([*shown.values(), *browser.values()])}
+    params = {"code": "code-of-eve", "state": state}
+    assert (await house.ask("GET", "/auth/callback/github", both, params=params)).status_code == 303
+    [entry] = (await get(house, "/audit", action="session.ended")).json()["data"]
+    assert entry["actor"] == f"member:{ours}"

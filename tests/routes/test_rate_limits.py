@@ -204,13 +204,13 @@ async def test_replays_and_refreshes_count(app: FastAPI, workspace: Workspace) -
     assert [answer.status_code for answer in answers] == [201] * 5 + [429]
     tokens = (await workspace.admin.post("/auth/token")).json()
     async with client(app) as caller:
-        for _ in range(5):
+        for used in range(2, 6):  # of the key's budget, as the exchange was
             answer = await caller.post("/auth/token", json={"refresh_token": tokens["refresh_token"]})
+            assert told(answer)[:3] == (RateClass.WRITE, 5, 5 - used)
             tokens = answer.json()
-            assert told(answer)[0] == RateClass.WRITE
-        assert_limited(
-            await caller.post("/auth/token", json={"refresh_token": tokens["refresh_token"]}), RateClass.WRITE
-        )
+        refreshed = {"json": {"refresh_token": tokens["refresh_token"]}}
+        assert_limited(await caller.post("/auth/token", **refreshed), RateClass.WRITE)
+        assert_limited(await workspace.admin.post("/chats", json=message("c2")), RateClass.WRITE)
 
 
 KEY = "ck_" + "a" * 64

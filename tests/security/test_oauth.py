@@ -120,7 +120,6 @@ async def test_nothing_secret_is_in_a_repr_or_a_log(
         attempt = Attempt(provider)
         code = await attempt.code(providers)
         await attempt.identity(code)
-        await provider.close()
         for secret in (side.client_secret, code, attempt.verifier, *providers.github.tokens):
             assert secret not in f"{provider!r} {provider}"
             assert secret not in caplog.text
