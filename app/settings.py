@@ -4,6 +4,7 @@ import base64
 import binascii
 import ipaddress
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Annotated
@@ -26,29 +27,43 @@ def _loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
+_LABEL = r"(?!-)[\w*-]{1,63}(?<!-)"
+_ORIGIN = re.compile(rf"(https?)://({_LABEL}(?:\.{_LABEL})*|\[[0-9a-f:.]+\])(?::([0-9]{{1,5}}))?")
+
+
 def check_origin(value: str) -> str:
     """Returns an origin (RFC 6454) without a slash at its end; raises ``ValueError`` for anything else."""
     value = value.removesuffix("/")
-    parts = urlsplit(value)
-    host = parts.hostname or ""
-    if parts.scheme not in ("http", "https") or f"{parts.scheme}://{parts.netloc}" != value or "@" in parts.netloc:
+    found = _ORIGIN.fullmatch(value)
+    if not found or not _has_host(value):
         raise ValueError("must be an origin such as https://chat.example.com: scheme, host and port, nothing else")
-    if not host or "*" in host or value != value.lower() or not value.isascii():
+    scheme, host, port = found.groups()
+    if "*" in host or value != value.lower() or not value.isascii():
         raise ValueError("must name one origin exactly, in lower case: * would let every website in")
-    if parts.port == {"http": 80, "https": 443}[parts.scheme]:
+    if port == {"http": "80", "https": "443"}[scheme]:
         raise ValueError("must leave out the port that goes without saying, as browsers do")
-    if parts.scheme == "http" and not _loopback(host):
-        raise ValueError(
-            "must begin with https:// (http:// is for localhost only): cookies and tokens would be readable"
-        )
-    return value
+    return _check_scheme(value)
 
 
 def _check_issuer(value: str) -> str:
+    if not _has_host(value):
+        raise ValueError("must be a URL such as https://accounts.google.com, without a name or a password")
+    return _check_scheme(value)
+
+
+def _has_host(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        return bool(parts.hostname and parts.port != 0 and "@" not in parts.netloc)
+    except ValueError:
+        return False
+
+
+def _check_scheme(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme == "https" or (parts.scheme == "http" and _loopback(parts.hostname or "")):
         return value
-    raise ValueError("must begin with https:// (http:// is for localhost only)")
+    raise ValueError("must begin with https:// (http:// is for localhost only): cookies and tokens would be readable")
 
 
 def _check_proxy(value: str) -> str:

@@ -5,6 +5,7 @@ statement may leave its workspace, and no secret may be in it, nor in a table, a
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -30,6 +31,9 @@ from tests.support.canaries import CANARIES
 MASTER_KEY = canaries.MASTER_KEY
 SECRET_KEY = canaries.SECRET_KEY
 
+MEMORY = 4 << 30
+"""How many bytes a folder in memory must have free: the databases and their logs take a quarter of it."""
+
 _server = pytest.StashKey[ExitStack]()
 _output = pytest.StashKey[str]()
 SIZES = pytest.StashKey[dict[str, str]]()
@@ -45,7 +49,7 @@ def pytest_configure(config: pytest.Config) -> None:
     canaries.listen(stack.enter_context(pytest.MonkeyPatch.context()))
     if config.option.postgresql_host or config.option.collectonly:
         return
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="chat-"))
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="chat-", dir=_memory()))
     url = stack.enter_context(embedded_server(Path(folder) / "pg"))
     with psycopg.connect(url, autocommit=True) as connection:
         # A test's data need not survive a crash of the machine.
@@ -59,6 +63,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.option.postgresql_user = "postgres"
     config.option.postgresql_password = canaries.DATABASE_PASSWORD  # it trusts whoever may open its socket
     config.stash[LOG] = statements.ServerLog(Path(folder) / "pg" / "log")
+
+
+def _memory() -> Path | None:
+    """Returns a folder in memory with room for the databases, if there is one: making one is ten times as quick."""
+    folder = Path("/dev/shm")
+    return folder if os.access(folder, os.W_OK) and shutil.disk_usage(folder).free > MEMORY else None
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -288,6 +288,9 @@ def test_a_stream_that_ends_early_frees_its_idempotency_key(
     whole = post(workspace, "application/x-ndjson", body, "Idempotency-Key: k1\r\n")
     with connection(url) as opened:
         opened.sendall(whole[:-1_000])
+        with httpx.Client(base_url=url, headers={"X-API-Key": workspace.keys[Role.VIEWER]}) as client:
+            while client.get("/chats/c1").is_error:
+                pass  # until some of it is stored
         if end == "stops":
             assert rest(opened).startswith(b"HTTP/1.1 400")
     said = b"HTTP/1.1 409"

@@ -123,10 +123,11 @@ class AuthRepository:
         )
         return (await self._connection.execute(statement)).rowcount == 1
 
-    async def remove_session(self, workspace_id: int, session_id: int) -> bool:
-        """Ends a session; returns False if there was none."""
-        statement = delete(Session).where(_is_session(workspace_id, session_id))
-        return (await self._connection.execute(statement)).rowcount == 1
+    async def remove_session(self, workspace_id: int, session_id: int) -> SessionRow | None:
+        """Ends a session and returns it; returns None if there was none."""
+        statement = delete(Session).where(_is_session(workspace_id, session_id)).returning(*_SESSION)
+        row = (await self._connection.execute(statement)).one_or_none()
+        return SessionRow._make(row) if row else None
 
 
 def _is_key(workspace_id: int, key_id: int) -> ColumnElement[bool]:

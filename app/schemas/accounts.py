@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from app.schemas import examples
 from app.schemas.base import Id, SafeText, Schema, Timestamp, example, matching
@@ -127,7 +127,9 @@ class KeyRotation(Schema):
     model_config = example({"overlap_seconds": OVERLAP_S})
 
     overlap_seconds: Annotated[
-        int, Field(strict=True, ge=0, le=LONGEST_OVERLAP_S, description="For how long the old key still works.")
+        int,
+        Field(strict=True, ge=0, le=LONGEST_OVERLAP_S, description="For how long the old key still works."),
+        BeforeValidator(lambda value: int(value) if isinstance(value, float) and value.is_integer() else value),
     ] = OVERLAP_S
 
 

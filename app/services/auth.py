@@ -155,11 +155,10 @@ class AuthService:
             if found := await unit.auth.session(token.workspace_id, token.session_id):
                 row, member_id, _, _ = found
                 actor = Viewer(row.workspace_id, Role.VIEWER, row.key_id, member_id).actor
-                target = f"session:{row.session_id}"
                 if await unit.auth.advance(row.workspace_id, row.session_id, token.generation):
                     session = row._replace(generation=token.generation + 1)
-                elif await unit.auth.remove_session(row.workspace_id, row.session_id):
-                    await unit.audit.add((row.workspace_id, actor), "session.ended", target, reason="token_reused")
+                else:
+                    await end_session(unit, row.workspace_id, row.session_id, "token_reused")
         if session is None:
             raise Unauthenticated(SESSION_OVER)
         return self._tokens(session, actor, now)
@@ -169,9 +168,7 @@ class AuthService:
         if viewer.session_id is None:
             raise NoSession("An API key has no session. Delete the key to end its access.")
         async with self._db.write() as unit:
-            if await unit.auth.remove_session(viewer.workspace_id, viewer.session_id):
-                target = f"session:{viewer.session_id}"
-                await unit.audit.add(viewer.caller, "session.ended", target, reason="signed_out")
+            await end_session(unit, viewer.workspace_id, viewer.session_id, "signed_out")
         for shown in [shown for shown, known in self._viewers.items() if known.viewer.session_id == viewer.session_id]:
             self._viewers.pop(shown, None)
 
@@ -254,6 +251,13 @@ async def open_session(unit: Unit, viewer: Viewer, now: datetime, **details: str
     action = "member.signed_in" if viewer.key_id is None else "session.created"
     await unit.audit.add(viewer.caller, action, f"session:{session.session_id}", **details)
     return session
+
+
+async def end_session(unit: Unit, workspace_id: int, session_id: int, reason: str) -> None:
+    """Ends a session, if it is not over, and writes down whose it was."""
+    if ended := await unit.auth.remove_session(workspace_id, session_id):
+        whose = Viewer(workspace_id, Role.VIEWER, ended.key_id, ended.member_id)
+        await unit.audit.add(whose.caller, "session.ended", f"session:{session_id}", reason=reason)
 
 
 async def confirm(unit: Unit, viewer: Viewer, needed: Role) -> None:

@@ -17,7 +17,7 @@ from app.schemas.viewer import Viewer
 from app.security.api_keys import random_id
 from app.security.oauth import Identity, SignInProvider
 from app.security.tokens import SessionToken, TokenSigner
-from app.services.auth import SESSION_LIFETIME, open_session
+from app.services.auth import SESSION_LIFETIME, end_session, open_session
 from app.services.members import INVITATION_LIFETIME
 from app.services.workspaces import WorkspaceService
 
@@ -114,9 +114,8 @@ class SignInService:
         async with self._db.write() as unit:
             viewer = await self._member(unit, identity, begun.wanted_workspace, now)
             session = await open_session(unit, viewer, now, provider=identity.provider)
-            if (old := self._signer.read_cookie(old_cookie)) and await unit.auth.remove_session(*old[:2]):
-                target = f"session:{old.session_id}"
-                await unit.audit.add((old.workspace_id, viewer.actor), "session.ended", target, reason="replaced")
+            if old := self._signer.read_cookie(old_cookie):
+                await end_session(unit, old.workspace_id, old.session_id, "replaced")
         cookie = self._signer.cookie(SessionToken(session.workspace_id, session.session_id))
         return SignedIn(cookie, SESSION_LIFETIME, begun.next_path)
 

@@ -193,7 +193,6 @@ async def test_an_id_of_another_kind_is_as_absent(house: House) -> None:
         assert told[0][0] == 404
 
 
-@pytest.mark.xfail(strict=True, reason="app/services/sign_in.py")
 async def test_a_session_that_ends_by_signing_in_elsewhere_tells_nothing_of_there(house: House, theirs: House) -> None:
     shown, ours = await house.member("eve", Role.VIEWER)
     await theirs.act("POST", "/workspace/members", json={"email": "eve@example.com", "role": Role.VIEWER})

@@ -598,7 +598,6 @@ async def test_the_table_shows_neither_keys_nor_answers_nor_what_was_asked(
         assert secret.encode().hex() not in dump
 
 
-@pytest.mark.xfail(strict=False, reason="app/db.py lets asyncpg.InternalClientError through, about one time in ten")
 async def test_a_database_that_goes_away_meanwhile_is_no_defect(
     accounts: Accounts, admin: httpx.AsyncClient, models: Providers, settings: Settings
 ) -> None:

@@ -208,7 +208,7 @@ async def test_replays_and_refreshes_count(app: FastAPI, workspace: Workspace) -
             answer = await caller.post("/auth/token", json={"refresh_token": tokens["refresh_token"]})
             assert told(answer)[:3] == (RateClass.WRITE, 5, 5 - used)
             tokens = answer.json()
-        refreshed = {"json": {"refresh_token": tokens["refresh_token"]}}
+        refreshed: dict[str, Any] = {"json": {"refresh_token": tokens["refresh_token"]}}
         assert_limited(await caller.post("/auth/token", **refreshed), RateClass.WRITE)
         assert_limited(await workspace.admin.post("/chats", json=message("c2")), RateClass.WRITE)
 

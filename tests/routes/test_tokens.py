@@ -56,19 +56,14 @@ async def refresh(accounts: Accounts, refresh_token: str, **headers: str) -> htt
 # Getting one
 
 
-async def test_a_key_or_a_cookie_becomes_tokens_wherever_it_is_sent(accounts: Accounts) -> None:
+async def test_a_key_becomes_tokens_wherever_it_is_sent(accounts: Accounts) -> None:
     key = await accounts.key()
-    browser = await accounts.sign_in(ANA)
     ways: list[tuple[httpx.AsyncClient, dict[str, Any]]] = [
         (accounts.client(), {"json": {"api_key": key}}),
-        (accounts.client(), {"json": {"api_key": key, "grant_type": "api_key"}}),
         (accounts.client("wrong"), {"json": {"api_key": key}}),
         (accounts.client(), {"headers": {"Authorization": f"Bearer {key}"}}),
         (accounts.client(), {"headers": {"Authorization": f"bEARER {key}"}}),
         (accounts.client(), {"headers": {"X-API-Key": key}, "json": {}}),
-        (browser, {}),
-        (browser, {"json": {}}),
-        (browser, {"headers": {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.example"}}),
     ]
     for client, request in ways:
         answer = await client.post("/auth/token", **request)
@@ -80,6 +75,22 @@ async def test_a_key_or_a_cookie_becomes_tokens_wherever_it_is_sent(accounts: Ac
         assert tokens.pop("refresh_token").startswith("cr_")
         assert await me(accounts, tokens.pop("access_token")) == FINE
         assert tokens == {"token_type": "Bearer", "expires_in": 900}
+
+
+async def test_a_cookie_becomes_a_token_of_the_same_session(accounts: Accounts) -> None:
+    browser = await accounts.sign_in(ANA)
+    sessions = accounts.rows("SELECT session_id, expires_at FROM sessions")
+    ways: list[dict[str, Any]] = [
+        {},
+        {"json": {}},
+        {"headers": {"Sec-Fetch-Site": "same-origin", "Origin": "https://evil.example"}},
+    ]
+    for request in ways:
+        tokens = (await browser.post("/auth/token", **request)).json()
+        assert await me(accounts, tokens.pop("access_token")) == FINE
+        assert datetime.fromisoformat(tokens.pop("refresh_expires_at")) == sessions[0][1]
+        assert tokens == {"token_type": "Bearer", "expires_in": 900, "refresh_token": None}
+    assert accounts.rows("SELECT session_id, expires_at FROM sessions") == sessions
 
 
 async def test_a_cookie_needs_the_proof_that_the_page_is_ours(accounts: Accounts) -> None:
@@ -332,10 +343,7 @@ async def test_a_session_goes_with_its_key(
         assert await me(accounts, credential) == REFUSED
     for _ in range(2):
         assert outcome(await refresh(accounts, tokens["refresh_token"])) == REFUSED
-    # Here the key was believed a moment ago; what it begins now is no defect, and does not outlive it.
-    answer = await believed.post("/auth/token")
-    assert outcome(answer) in (REFUSED, FINE)
-    assert await me(accounts, answer.json().get("access_token", made["key"])) == REFUSED
+    assert outcome(await believed.post("/auth/token")) == REFUSED, "believed a moment ago, it begins nothing now"
 
 
 async def test_a_member_who_is_gone_begins_nothing_in_the_seconds_until_it_is_known(accounts: Accounts) -> None:
@@ -354,13 +362,12 @@ async def test_a_changed_role_acts_through_tokens_that_exist(accounts: Accounts)
     ana = await accounts.sign_in(ANA)
     ben, id = await accounts.join(ana, BEN, Role.ADMIN)
     made = (await ben.post("/auth/keys", json={"name": "x", "role": "editor"})).json()
-    tokens = [(await ben.post("/auth/token")).json(), await accounts.tokens(made["key"])]
+    by_cookie, by_key = (await ben.post("/auth/token")).json(), await accounts.tokens(made["key"])
     assert (await ana.patch(f"/workspace/members/{id}", json={"role": "viewer"})).status_code == 200
     elsewhere = await accounts.instance()
-    for each in tokens:
-        found = (await refresh(accounts, each["refresh_token"])).json()
-        for token in (each["access_token"], found["access_token"]):
-            assert (await accounts.client(token, elsewhere).get("/auth/me")).json()["role"] == "viewer"
+    refreshed = (await refresh(accounts, by_key["refresh_token"])).json()
+    for each in (by_cookie, by_key, refreshed):
+        assert (await accounts.client(each["access_token"], elsewhere).get("/auth/me")).json()["role"] == "viewer"
 
 
 # Signing out
@@ -369,23 +376,29 @@ async def test_a_changed_role_acts_through_tokens_that_exist(accounts: Accounts)
 async def test_signing_out_ends_one_session(accounts: Accounts) -> None:
     ana = await accounts.sign_in(ANA)
     other = await accounts.sign_in(ANA)
-    tokens = (await ana.post("/auth/token")).json()
+    token = (await ana.post("/auth/token")).json()["access_token"]
     signed_out = await ana.post("/auth/logout")
     assert (signed_out.status_code, signed_out.content) == (204, b"")
     cookie = signed_out.headers["Set-Cookie"]
     assert cookie.startswith('__Host-session="";')
     assert {"HttpOnly", "Secure", "Path=/", "SameSite=lax", "Max-Age=0"} <= set(cookie.split("; "))
+    assert await me(accounts, token) == REFUSED, "a browser's token is of the browser's session"
     again = await other.post("/auth/token")
     assert outcome(again) == FINE
+    assert await me(accounts, again.json()["access_token"]) == FINE
+    key = await accounts.key()
+    tokens, others = await accounts.tokens(key), await accounts.tokens(key)
     of_token = accounts.client(tokens["access_token"])
+    actor = (await of_token.get("/auth/me")).json()["credential"]["actor"]
     assert (await of_token.post("/auth/logout")).status_code == 204
     for _ in range(2):
         assert outcome(await of_token.get("/auth/me")) == outcome(await of_token.post("/auth/logout")) == REFUSED
     assert outcome(await refresh(accounts, tokens["refresh_token"])) == REFUSED
-    assert await me(accounts, again.json()["access_token"]) == FINE
-    ended = accounts.rows("SELECT actor, details FROM audit_log WHERE action = 'session.ended'")
-    actor = (await other.get("/auth/me")).json()["credential"]["actor"]
-    assert ended == [(actor, {"reason": "signed_out"})] * 2
+    for credential in (key, others["access_token"]):
+        assert await me(accounts, credential) == FINE
+    ended = accounts.rows("SELECT actor, details FROM audit_log WHERE action = 'session.ended' ORDER BY entry_id")
+    whose = (await other.get("/auth/me")).json()["credential"]["actor"]
+    assert ended == [(whose, {"reason": "signed_out"}), (actor, {"reason": "signed_out"})]
 
 
 async def test_a_cookie_that_signed_out_is_refused_even_if_it_was_kept(accounts: Accounts) -> None:
