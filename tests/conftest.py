@@ -1,7 +1,8 @@
 """Every test gets its own migrated database, and the application on it.
 
-PostgreSQL is the embedded one, unless ``--postgresql-host`` names a server. After every test its log is read: no
-statement may leave its workspace, and no secret may be in it, nor in a table, an error or the test's output.
+PostgreSQL is the embedded one, one for each process of pytest-xdist, unless ``--postgresql-host`` names a server (then
+``-n 0``: its roles are all processes'). After every test its log is read: no statement may leave its workspace, and no secret
+may be in it, nor in a table, an error or the test's output.
 """
 
 import os
@@ -10,6 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -36,18 +38,19 @@ MEMORY = 4 << 30
 
 _server = pytest.StashKey[ExitStack]()
 _output = pytest.StashKey[str]()
-SIZES = pytest.StashKey[dict[str, str]]()
 LOG = pytest.StashKey[statements.ServerLog]()
+STATEMENTS, KINDS, SIZE = "statements", "kinds of canaries", "size"
+"""What a test's report says of the walls."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Starts PostgreSQL for the session."""
+    """Starts PostgreSQL for the session, if tests run in this process."""
     for name in [*Settings.model_fields, "env_file"]:
         os.environ.pop(name.upper(), None)
     config.stash[LOG] = statements.ServerLog(None)
     stack = config.stash[_server] = ExitStack()
     canaries.listen(stack.enter_context(pytest.MonkeyPatch.context()))
-    if config.option.postgresql_host or config.option.collectonly:
+    if config.option.postgresql_host or config.option.collectonly or config.getoption("dist") != "no":
         return
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="chat-", dir=_memory()))
     url = stack.enter_context(embedded_server(Path(folder) / "pg"))
@@ -85,19 +88,19 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Says how much was looked at."""
-    checked = config.stash[LOG].checked
-    used = {exception for text in checked for exception in statements.check(text).exceptions}
+    reports = [each for group in terminalreporter.stats.values() for each in group]
+    found: list[tuple[str, Any]] = [
+        each for report in reports if getattr(report, "when", "") == "teardown" for each in report.user_properties
+    ]
+    read = sum(value for name, value in found if name == STATEMENTS)
+    kinds = {kind for name, value in found if name == KINDS for kind in value}
     terminalreporter.section("walls")
-    terminalreporter.line(
-        f"{checked.total()} statements, {len(checked)} different, {len(used)} kinds of exceptions"
-        if checked
-        else "No statement was checked: the log of the server of --postgresql-host is not at hand."
-    )
-    terminalreporter.line(f"{len(CANARIES.met)} of {len(canaries.Kind)} kinds of canaries were looked for")
-    for what, size in config.stash.get(SIZES, {}).items():
-        terminalreporter.line(f"{what}: {size}")
+    terminalreporter.line(f"{read} statements were read" if read else "No statement was read: where is the log?")
+    terminalreporter.line(f"{len(kinds)} of {len(canaries.Kind)} kinds of canaries were looked for")
+    for line in sorted(value for name, value in found if name == SIZE):
+        terminalreporter.line(line)
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +111,8 @@ def walls(request: pytest.FixtureRequest) -> Iterator[None]:
     CANARIES.begin()
     yield
     records = request.config.stash[LOG].new()
+    heard = [record for record in records if record.statement]
+    request.node.user_properties += [(STATEMENTS, len(heard)), (KINDS, sorted(map(str, CANARIES.kinds)))]
     found = [*request.config.stash[LOG].strays(records), *come_out(request.node, records, database)]
     assert not found, "\n".join(found)
 

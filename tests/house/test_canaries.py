@@ -103,7 +103,7 @@ async def test_every_kind_is_found_in_every_place(
     )
     postgresql.commit()
     places = PLACES if request.config.stash[LOG].file else NO_LOG
-    request.node.user_properties += [(kind, place) for kind in Kind for place in places]
+    request.node.user_properties += [(str(kind), place) for kind in Kind for place in places]
 
 
 async def test_every_kind_is_known_from_where_it_is_made(house: House, settings: Settings) -> None:

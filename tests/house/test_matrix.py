@@ -14,7 +14,7 @@ from app.routes import analyses, audit, auth, chats, health, members
 from app.routes.deps import SAFE_METHODS, AtLeast
 from app.schemas.enums import Provider, Role
 from app.security.api_keys import random_id
-from tests.conftest import SIZES
+from tests.conftest import SIZE
 from tests.house.principals import House, Principal, everybody, renamed, seen, state, strangers
 
 PUBLIC = "everybody"
@@ -245,10 +245,8 @@ async def test_another_workspaces_admin_is_answered_as_if_ours_did_not_exist(
 
 def note(request: pytest.FixtureRequest, matrix: Matrix, what: str) -> None:
     """Keeps the size of the matrix, for the summary."""
-    sizes = request.config.stash.setdefault(SIZES, {})
-    sizes[f"cells {what}"] = (
-        f"{matrix.cells}, {len(matrix.operations)} operations by {len(matrix.principals)} principals"
-    )
+    whole = f"{len(matrix.operations)} operations by {len(matrix.principals)} principals"
+    request.node.user_properties.append((SIZE, f"{matrix.cells} cells {what}: {whole}"))
 
 
 async def test_the_guards_are_those_of_the_table(app: FastAPI) -> None:

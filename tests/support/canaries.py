@@ -85,7 +85,11 @@ class Canaries:
         self._needles: dict[bytes, Kind] = {}
         self._counts: Counter[Kind] = Counter()
         self.shown: set[tuple[str, bytes]] = set()
-        self.met: set[Kind] = set()
+
+    @property
+    def kinds(self) -> set[Kind]:
+        """The kinds that are looked for."""
+        return set(self._needles.values())
 
     def begin(self) -> None:
         """Forgets the test before."""
@@ -106,7 +110,6 @@ class Canaries:
         raw = secret.encode("utf-8", "surrogatepass") if isinstance(secret, str) else secret or b""
         if len(raw) < SHORTEST or raw in self._needles or self._counts[kind] >= MOST:
             return
-        self.met.add(kind)
         self._counts[kind] += 1
         self._needles.update(dict.fromkeys(forms(raw), kind))
         if isinstance(secret, str) and len(secret) == 64:

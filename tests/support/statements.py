@@ -6,7 +6,6 @@ to that of another table that has, where no ``OR`` and no outer join lets rows p
 
 import functools
 import re
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -62,7 +61,6 @@ class ServerLog:
     def __init__(self, file: Path | None) -> None:
         self.file = file
         self._offset = 0
-        self.checked: Counter[str] = Counter()
 
     def new(self) -> list[Record]:
         """Returns what the service wrote into the log since the last call."""
@@ -79,7 +77,6 @@ class ServerLog:
     def strays(self, records: list[Record]) -> list[str]:
         """Returns the statements that leave their workspace, with the reason."""
         statements = [record.statement for record in records if record.statement]
-        self.checked.update(statements)
         return [f"{reason}\n{text}" for text in dict.fromkeys(statements) for reason in check(text).problems]
 
 
