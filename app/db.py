@@ -1,6 +1,5 @@
 """The database: short transactions, and a repository for each noun inside them."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -126,12 +125,13 @@ class Database:
                 finally:
                     if driver.is_closed():
                         await connection.invalidate()
-        except asyncio.CancelledError:
-            raise
-        except _TRANSIENT as error:
-            if isinstance(error, ValueError):
-                raise  # the driver's word for a wrong argument
-            raise Unavailable("The database is not available or took too long.") from error
+        except Exception as error:
+            # SQLAlchemy wraps what the driver raises, twice.
+            wrapped = error.orig and error.orig.__cause__ if isinstance(error, sqlalchemy.exc.DBAPIError) else None
+            cause = wrapped or error
+            if not isinstance(cause, _TRANSIENT) or isinstance(cause, ValueError):  # the driver's for a wrong argument
+                raise
+            raise Unavailable("The database is not available or took too long.") from cause
 
 
 async def _live_driver(connection: AsyncConnection) -> asyncpg.Connection:

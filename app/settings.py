@@ -17,6 +17,8 @@ from app.errors import ConfigurationError
 
 ROOT = Path(__file__).parent.parent
 SECRET_BYTES = 32
+FEWEST_DIFFERENT = 8
+"""How many of a secret's bytes are different at least: of random ones there are never fewer."""
 SMALLEST_PREFIX = 8
 
 
@@ -173,8 +175,7 @@ class Settings(BaseSettings):
             if bool(getattr(self, f"{provider}_client_id")) != bool(getattr(self, f"{provider}_client_secret")):
                 name = provider.upper()
                 raise ValueError(f"{name}_CLIENT_ID and {name}_CLIENT_SECRET go together: set both or neither")
-        given = [key.get_secret_value() for key in (self.master_key, self.secret_key) if key]
-        if len({decode_secret(key) for key in given}) < len(given):
+        if _all(self.master_key, self.previous_master_keys) & _all(self.secret_key, self.previous_secret_keys):
             raise ValueError("MASTER_KEY and SECRET_KEY must differ: make one for each with `openssl rand -hex 32`")
         return self
 
@@ -193,6 +194,8 @@ def decode_secret(text: str) -> bytes:
         raw = b""
     if len(raw) != SECRET_BYTES:
         raise ValueError("must be 32 random bytes as 64 hexadecimal digits or base64, as `openssl rand -hex 32` prints")
+    if len(set(raw)) < FEWEST_DIFFERENT:
+        raise ValueError("must be random: make one with `openssl rand -hex 32`")
     return raw
 
 
@@ -200,6 +203,10 @@ def decode_secrets(listed: SecretStr | None) -> list[bytes]:
     """Returns the secrets of a list separated by commas; raises ``ValueError`` for a wrong one."""
     parts = listed.get_secret_value().split(",") if listed else []
     return [decode_secret(part) for part in parts if part.strip()]
+
+
+def _all(*listed: SecretStr | None) -> set[bytes]:
+    return {secret for each in listed for secret in decode_secrets(each)}
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -1,8 +1,8 @@
 """Every test gets its own migrated database, and the application on it.
 
 PostgreSQL is the embedded one, one for each process of pytest-xdist, unless ``--postgresql-host`` names a server (then
-``-n 0``: its roles are all processes'). After every test its log is read: no statement may leave its workspace, and no secret
-may be in it, nor in a table, an error or the test's output.
+``-n 0``: its roles are all processes'). After every test its log is read: no statement may leave its workspace, and no
+secret may be in it, nor in a table, an error or the test's output.
 """
 
 import os

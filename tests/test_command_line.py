@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from app.settings import ROOT
+from tests.support.canaries import MASTER_KEY, SECRET_KEY
 
 CSV = (
     'who,side,what,thread\nana,customer,"first, and\nsecond line",t1\nbob,support_agent,hello,t1\nbob,robot,hello,t1\n'
@@ -200,8 +201,8 @@ def test_a_wrong_start_is_one_readable_message(run: CommandLine) -> None:
             ["workspaces", "list"],
             {
                 "DATABASE_URL": "postgresql://u:canary-7f3a@127.0.0.1:9/x",
-                "MASTER_KEY": "1" * 64,
-                "SECRET_KEY": "2" * 64,
+                "MASTER_KEY": MASTER_KEY,
+                "SECRET_KEY": SECRET_KEY,
             },
             "The database does not answer",
         ),

@@ -100,13 +100,13 @@ async def test_master_keys_rotate_while_texts_stay(
     before = postgresql.execute("SELECT content FROM messages").fetchall()
     postgresql.commit()
     url = settings.database_url.get_secret_value() if settings.database_url else ""
-    both = settings.model_copy(update=secrets(master_key="33" * 32, previous_master_keys=MASTER_KEY))
+    both = settings.model_copy(update=secrets(master_key="0123456789abcdef" * 4, previous_master_keys=MASTER_KEY))
     async with build(both, url) as rotating:
         seen: list[tuple[int, int]] = []
         assert await rotating.workspaces.rewrap(lambda done, total: seen.append((done, total))) == 1
         assert seen == [(1, 1)]
         assert await rotating.workspaces.rewrap(lambda *_: None) == 0
-    async with build(settings.model_copy(update=secrets(master_key="33" * 32)), url) as rotated:
+    async with build(settings.model_copy(update=secrets(master_key="0123456789abcdef" * 4)), url) as rotated:
         [row] = await rotated.workspaces.all()
         cipher = (await rotated.workspaces.keys(row.workspace_id)).conversation("c1")
     assert postgresql.execute("SELECT content FROM messages").fetchall() == before
@@ -118,7 +118,7 @@ async def test_master_keys_rotate_while_texts_stay(
 async def test_a_wrong_master_key_refuses_to_start(settings: Settings, workspace: Workspace) -> None:
     url = settings.database_url.get_secret_value() if settings.database_url else ""
     with pytest.raises(ConfigurationError, match="neither MASTER_KEY nor PREVIOUS_MASTER_KEYS"):
-        async with build(settings.model_copy(update=secrets(master_key="44" * 32)), url):
+        async with build(settings.model_copy(update=secrets(master_key="fedcba9876543210" * 4)), url):
             pass
 
 

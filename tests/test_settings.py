@@ -1,5 +1,6 @@
 """Configuration: readable refusals, and secrets that never have a default."""
 
+import base64
 import os
 import stat
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from app.errors import ConfigurationError, Unavailable
 from app.factory import build
 from app.settings import ROOT, Settings, generate_secrets, load_settings, master_keys, secret_keys
+from tests.support.canaries import MASTER_KEY, PREVIOUS_SECRET_KEY, SECRET_KEY
 from tests.support.process import SERVE
 
 CANARY = "canary-7f3a"
@@ -30,7 +32,7 @@ DIFFER = "MASTER_KEY and SECRET_KEY must differ: make one for each with `openssl
         ("database_pool_size", "many", "DATABASE_POOL_SIZE: "),
         ("master_key", CANARY, "MASTER_KEY: "),
         ("secret_key", CANARY * 4, "SECRET_KEY: "),
-        ("previous_master_keys", f"{'11' * 32},{CANARY}", "PREVIOUS_MASTER_KEYS: "),
+        ("previous_master_keys", f"{MASTER_KEY},{CANARY}", "PREVIOUS_MASTER_KEYS: "),
         ("log_level", "loud", "LOG_LEVEL: "),
         ("xai_model", "grok", "XAI_MODEL: "),
         ("llm_timeout_s", "inf", "LLM_TIMEOUT_S: "),
@@ -68,15 +70,15 @@ def test_generated_secrets_are_private_and_stay(tmp_path: Path) -> None:
 
 
 def test_a_secret_that_is_set_is_not_generated(tmp_path: Path) -> None:
-    settings = load_settings(_env_file=None, data_dir=tmp_path, master_key="11" * 32)
+    settings = load_settings(_env_file=None, data_dir=tmp_path, master_key=MASTER_KEY)
     generate_secrets(settings)
     assert [file.name for file in tmp_path.iterdir()] == ["secret_key"]
-    assert master_keys(settings) == [bytes.fromhex("11" * 32)]
+    assert master_keys(settings) == [bytes.fromhex(MASTER_KEY)]
 
 
 def test_secrets_are_not_shown(tmp_path: Path) -> None:
-    settings = load_settings(_env_file=None, data_dir=tmp_path, master_key="ab" * 32, xai_api_key=CANARY)
-    assert "abab" not in repr(settings)
+    settings = load_settings(_env_file=None, data_dir=tmp_path, master_key=MASTER_KEY, xai_api_key=CANARY)
+    assert MASTER_KEY not in repr(settings)
     assert CANARY not in repr(settings)
 
 
@@ -129,8 +131,18 @@ WRONG: list[tuple[dict[str, str], str]] = [
         for part in ("ID", "SECRET")
     ),
     *(
-        ({"MASTER_KEY": "ab" * 32, "SECRET_KEY": same}, DIFFER)
-        for same in ("ab" * 32, "AB" * 32, "q6urq6urq6urq6urq6urq6urq6urq6urq6urq6urq6s=")
+        (given, DIFFER)
+        for same in (MASTER_KEY, MASTER_KEY.upper(), base64.b64encode(bytes.fromhex(MASTER_KEY)).decode())
+        for given in (
+            {"SECRET_KEY": same},
+            {"PREVIOUS_SECRET_KEYS": f"{SECRET_KEY},{same}"},
+            {"MASTER_KEY": SECRET_KEY, "SECRET_KEY": PREVIOUS_SECRET_KEY, "PREVIOUS_MASTER_KEYS": PREVIOUS_SECRET_KEY},
+        )
+    ),
+    *(
+        ({name: weak}, f"{name}: Value error, must be random")
+        for name in ("MASTER_KEY", "SECRET_KEY", "PREVIOUS_MASTER_KEYS", "PREVIOUS_SECRET_KEYS")
+        for weak in ("00" * 32, "12" * 32, "0123456789ab0000" * 4)
     ),
     *(
         ({name: value}, f"{name}: Value error, must ")
@@ -229,7 +241,7 @@ GOOD: list[dict[str, str]] = [
 
 async def start(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> Settings:
     """Reads a configuration and puts the service together, up to where it needs a database."""
-    usual = {"DATABASE_URL": "postgresql://127.0.0.1:9/x", "MASTER_KEY": "11" * 32, "SECRET_KEY": "22" * 32}
+    usual = {"DATABASE_URL": "postgresql://127.0.0.1:9/x", "MASTER_KEY": MASTER_KEY, "SECRET_KEY": SECRET_KEY}
     for name, value in {**usual, **environment}.items():
         monkeypatch.setenv(name, value)
     settings = load_settings(_env_file=None)
@@ -261,7 +273,7 @@ def test_the_command_line_names_every_wrong_setting_and_no_value(tmp_path: Path)
         "MASTER_KEY": CANARY,
         "PUBLIC_BASE_URL": "http://x.org",
     }
-    stored = {"MASTER_KEY": "11" * 32, "SECRET_KEY": "22" * 32, "RATE_LIMIT_STORAGE_URL": f"memcached://:{CANARY}@x"}
+    stored = {"MASTER_KEY": MASTER_KEY, "SECRET_KEY": SECRET_KEY, "RATE_LIMIT_STORAGE_URL": f"memcached://:{CANARY}@x"}
     for environment, named in ((several, several), (stored, ["RATE_LIMIT_STORAGE_URL"])):
         found = subprocess.run(
             SERVE,

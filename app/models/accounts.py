@@ -1,5 +1,7 @@
 """Who may come in: users, their roles in workspaces, API keys, sessions."""
 
+from datetime import timedelta
+
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, ForeignKeyConstraint, Identity, Index, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -55,7 +57,10 @@ def _of_member() -> ForeignKeyConstraint:
 
 
 class ApiKey(Base):
-    """An API key; of the key itself only a keyed hash. It goes with the member who made it, if one did."""
+    """An API key; of the key itself only a keyed hash. It goes with the member who made it, if one did.
+
+    ``lifetime`` is what it was made with, and its replacement gets.
+    """
 
     __tablename__ = "api_keys"
     __table_args__ = (
@@ -75,6 +80,7 @@ class ApiKey(Base):
     member_id: Mapped[int | None] = mapped_column(BigInteger)
     created_at: Mapped[CreatedAt]
     expires_at: Mapped[Time | None]
+    lifetime: Mapped[timedelta | None]
     last_used_at: Mapped[Time | None]
 
 

@@ -24,22 +24,22 @@ class AuthRepository:
         self._connection = connection
 
     async def roles_now(self, viewer: Viewer) -> list[Role] | None:
-        """Returns the roles of the viewer's member and key as they are now, and until the transaction ends.
+        """Returns the roles that the viewer's member and key have now; None if any of them, or the session, is gone.
 
-        Returns None if any of them, or the session, is gone.
+        It locks nothing: shared locks of those who come one after another would keep a revocation waiting for ever.
         """
         workspace_id, found = viewer.workspace_id, []
         if viewer.member_id is not None:
             member = select(Membership.role).where(_made_by(literal(viewer.member_id), workspace_id))
-            found.append(await self._connection.scalar(member.with_for_update(read=True)))
+            found.append(await self._connection.scalar(member))
         if viewer.key_id is not None:
             valid = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
             key = select(ApiKey.role).where(_is_key(workspace_id, viewer.key_id), valid)
-            found.append(await self._connection.scalar(key.with_for_update(read=True)))
+            found.append(await self._connection.scalar(key))
         if viewer.session_id is not None:
             going_on = _is_session(workspace_id, viewer.session_id), Session.expires_at > func.now()
             session = select(literal(Role.ADMIN.value)).select_from(Session).where(*going_on)
-            found.append(await self._connection.scalar(session.with_for_update(read=True, key_share=True)))
+            found.append(await self._connection.scalar(session))
         return None if None in found else [Role(role) for role in found if role]
 
     async def add_key(self, key: ApiKeyRow) -> None:
@@ -57,11 +57,16 @@ class AuthRepository:
         return (_key(row[:-1]), Role(row[-1]) if row[-1] else None) if row else None
 
     async def note_use(self, workspace_id: int, key_id: int, digest: bytes) -> None:
-        """Writes down that a key was used, at most once a minute, and its digest if that is another by now."""
+        """Writes down that a key was used, at most once a minute, and its digest if that is another by now.
+
+        It waits for nobody: whoever holds the row has a later say.
+        """
         minute_ago = func.now() - literal("1 minute").cast(Interval)
         stale = or_(ApiKey.last_used_at.is_(None), ApiKey.last_used_at < minute_ago, ApiKey.digest != digest)
+        free = select(ApiKey.key_id).where(_is_key(workspace_id, key_id), stale).with_for_update(skip_locked=True)
         values = {"last_used_at": func.now(), "digest": digest}
-        await self._connection.execute(update(ApiKey).where(_is_key(workspace_id, key_id), stale).values(values))
+        statement = update(ApiKey).where(ApiKey.workspace_id == workspace_id, ApiKey.key_id.in_(free)).values(values)
+        await self._connection.execute(statement)
 
     async def keys(
         self, workspace_id: int, after: tuple[datetime, int] | None = None, limit: int | None = None

@@ -93,9 +93,10 @@ async def begin_sign_in(
 
     async def begin() -> Response:
         await spend(request, app, RateClass.ADDRESS, address(request))
-        if workspace_id is not None and request.headers.get("sec-fetch-site") == "cross-site":
+        if workspace_id is not None and request.headers.get("sec-fetch-site") not in ("same-origin", "none"):
             raise CrossSite(
-                "Another site sent you here. To sign in to that workspace, paste the link into the address bar."
+                "Another site sent you here. To sign in to that workspace, paste the link into the address bar"
+                " of a browser of 2023 or newer."
             )
         known = request.cookies.get(SIGN_IN_COOKIE, "")
         begun = await app.sign_in.begin(provider, next, workspace_id, known)
@@ -125,8 +126,8 @@ async def finish_sign_in(
         signed_in: SignedIn = await app.sign_in.finish(
             provider, state or "", None if error else code, secret, old_cookie
         )
-        response: Response = RedirectResponse(signed_in.next_path, 303)
-        response.delete_cookie(SIGN_IN_COOKIE, path="/", secure=True, httponly=True, samesite="lax")
+        # The sign-in's cookie stays for its ten minutes: another tab may need it, and no sign-in ends twice.
+        response = RedirectResponse(signed_in.next_path, 303)
         return _remember(response, SESSION_COOKIE, signed_in.cookie, int(signed_in.lifetime.total_seconds()))
 
     return await _page(request, finish())
@@ -154,7 +155,7 @@ async def create_token(
     the session ends. An API key can also stand in the header, with no body. A browser's session gets no refresh token:
     its cookie can be sent again.
     """
-    wanted = await counted(request, app, read_json(request, _token_request, TokenRequest()))
+    wanted = await counted(request, app, read_json(request, _token_request, TokenRequest()), familiar=True)
     if wanted.refresh_token is not None:
         return await _refresh(request, app, wanted.refresh_token, key)
     if wanted.api_key is not None:
@@ -172,7 +173,8 @@ async def create_token(
 
 
 async def _refresh(request: Request, app: Services, refresh_token: str, key: str | None) -> Response:
-    token, viewer = await counted(request, app, app.auth.refreshed(refresh_token))
+    familiar = app.auth.familiar(Door.BEARER, refresh_token)
+    token, viewer = await counted(request, app, app.auth.refreshed(refresh_token), familiar=familiar)
     await spend(request, app, RateClass.WRITE, viewer.caller)
     # Not the caller of the key's other requests: who holds an old refresh token is not who holds the key.
     caller = token.workspace_id, f"session:{token.session_id}"
@@ -255,7 +257,7 @@ async def list_keys(app: App, viewer: AdminReader, query: Annotated[PageQuery, Q
     openapi_extra=json_body(reference(KeyRotation), required=False),
 )
 async def rotate_key(request: Request, app: App, viewer: Admin, key_id: RowId, key: IdempotencyKey = None) -> Response:
-    """Makes a key of the same name, role and lifetime, and lets the old one end after an overlap."""
+    """Makes a key of the same name, role and lifetime, which begins anew, and lets the old one end after an overlap."""
     wanted = await read_json(request, _rotation, KeyRotation())
 
     async def act(_: Attempt) -> Response:

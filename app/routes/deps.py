@@ -96,6 +96,7 @@ async def authenticate(request: Request, app: Services, door: Door, credential: 
         Unauthenticated: if it is nobody's.
         TooManyRequests: if the address has shown too many wrong ones.
     """
+    request.state.shown = door, credential
     if known := app.auth.known(door, credential):
         return known
     acting = app.auth.viewer(door, credential)
@@ -165,6 +166,7 @@ class AtLeast:
 
     async def __call__(self, request: Request, app: App, viewer: Asking) -> Viewer:
         """Returns the viewer; raises ``TooManyRequests`` or ``Forbidden``."""
+        request.state.needed = self.role
         kind = self._kind
         if kind is RateClass.SEARCH and "q" not in request.query_params:
             kind = RateClass.READ
@@ -219,10 +221,18 @@ def media_type(request: Request) -> str:
     return media.strip()
 
 
+async def _look_again(request: Request) -> None:
+    # A body may take longer to come than a revocation to act.
+    if shown := getattr(request.state, "shown", None):
+        viewer = await services(request).auth.viewer(*shown)
+        require(viewer, request.state.needed)
+
+
 async def read_json(request: Request, adapter: TypeAdapter[T], default: T | None = None) -> T:
     """Returns the JSON body, or the default if there is a default and no body.
 
     Raises:
+        Unauthenticated, Forbidden: if the caller may not do so any more.
         UnsupportedMediaType: if it is not said to be JSON.
         Malformed: if it is none.
         Invalid: if it does not fit the schema.
@@ -231,6 +241,7 @@ async def read_json(request: Request, adapter: TypeAdapter[T], default: T | None
     if media != "application/json" and (media or default is None):
         raise UnsupportedMediaType("Send `Content-Type: application/json`.")
     body = await request.body()
+    await _look_again(request)
     if not body and default is not None:
         return default
     if not media:

@@ -38,9 +38,10 @@ async def list_members(app: App, viewer: AdminReader, query: Annotated[PageQuery
     openapi_extra=json_body(reference(MemberIn)),
 )
 async def invite_member(request: Request, app: App, viewer: Admin, key: IdempotencyKey = None) -> Response:
-    """Invites an e-mail address for 14 days: whoever signs in with it, verified by the provider, joins.
+    """Invites an e-mail address for 14 days. Who signs in with it, verified by the provider, for the first time, joins.
 
-    Nothing is sent to the address. Invited again, the invitation gets the new role and another 14 days.
+    Who has a workspace already accepts by signing in with this `workspace_id`. Nothing is sent to the address. Invited
+    again, the invitation gets the new role and another 14 days.
     """
     wanted = await read_json(request, _member_in)
 

@@ -168,7 +168,7 @@ class MemberIn(Schema):
 
     model_config = example(examples.MEMBER_IN)
 
-    email: Annotated[Email, Field(description="Whoever signs in with this verified address joins.")]
+    email: Annotated[Email, Field(description="Whose: only a verified address counts.")]
     role: Role
 
 

@@ -1,6 +1,6 @@
 """What crosses the storage door: texts sealed, everything else plain."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from app.schemas.chats import Conversation
@@ -28,6 +28,7 @@ class ApiKeyRow(NamedTuple):
     member_id: int | None
     created_at: datetime
     expires_at: datetime | None
+    lifetime: timedelta | None
     last_used_at: datetime | None
 
 

@@ -73,7 +73,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
 
     async def get(self, viewer: Viewer, conversation_id: str) -> R:
         """Returns what is stored; raises ``NotFound`` if nothing was made."""
-        found = await self._stored(viewer, conversation_id)
+        found = await self._stored(viewer.workspace_id, conversation_id)
         if found is None:
             raise NotFound(f"There is no such conversation, or no {self.kind} was made of it.")
         return found
@@ -85,35 +85,41 @@ class AnalysisService(ABC, Generic[D, B, R]):
 
         Raises:
             NotFound: if the conversation does not exist, or was deleted meanwhile.
+            Unauthenticated, Forbidden: if the viewer may not ask any more.
         """
         if not request.force:
-            found = await self._stored(viewer, request.conversation_id)
+            found = await self._stored(viewer.workspace_id, request.conversation_id)
             if found and not found.stale:
                 return found
-        key = viewer.workspace_id, request.conversation_id
+        await self._make_together(viewer.workspace_id, request.conversation_id)
+        async with self._db.read() as unit:
+            await confirm(unit, viewer, Role.EDITOR)
+        return await self.get(viewer, request.conversation_id)
+
+    async def _make_together(self, workspace_id: int, conversation_id: str) -> None:
+        key = workspace_id, conversation_id
         if earlier := self._running.get(key):
             # What it makes is good enough, unless it had begun before a message that this request is to see.
             with suppress(Problem):
                 await asyncio.shield(earlier)
-                found = await self._stored(viewer, request.conversation_id)
+                found = await self._stored(workspace_id, conversation_id)
                 if found and not found.stale:
-                    return found
+                    return
         running = self._running.get(key)
         if running is None:
-            running = self._running[key] = asyncio.create_task(self._make(viewer, request.conversation_id))
+            running = self._running[key] = asyncio.create_task(self._make(workspace_id, conversation_id))
             running.add_done_callback(lambda _: self._running.pop(key, None))
         await asyncio.shield(running)
-        return await self.get(viewer, request.conversation_id)
 
-    async def _make(self, viewer: Viewer, conversation_id: str) -> None:
-        keys = await self._workspaces.keys(viewer.workspace_id)
+    async def _make(self, workspace_id: int, conversation_id: str) -> None:
+        keys = await self._workspaces.keys(workspace_id)
         cipher = keys.conversation(conversation_id)
         async with self._db.read() as unit:
             # The count first: a message that comes in between makes the result stale, never silently incomplete.
-            found = await unit.chats.conversation(viewer.workspace_id, conversation_id)
+            found = await unit.chats.conversation(workspace_id, conversation_id)
             if found is None:
                 raise NotFound("There is no such conversation.")
-            sealed = await unit.chats.both_ends(viewer.workspace_id, conversation_id, HEAD_BYTES, TAIL_BYTES)
+            sealed = await unit.chats.both_ends(workspace_id, conversation_id, HEAD_BYTES, TAIL_BYTES)
         if not sealed:
             raise NotFound("The conversation was deleted meanwhile.")
         turns = [
@@ -132,10 +138,9 @@ class AnalysisService(ABC, Generic[D, B, R]):
         total = found.conversation.message_count
         parts = {**self._parts(body), "provenance": answer.provenance.model_dump(mode="json")}
         async with self._db.write() as unit:
-            await confirm(unit, viewer, Role.EDITOR)
             kept = await unit.analyses.put(
                 self.kind,
-                viewer.workspace_id,
+                workspace_id,
                 conversation_id,
                 made_at=found.created_at,
                 parts={
@@ -148,12 +153,12 @@ class AnalysisService(ABC, Generic[D, B, R]):
         if not kept:
             raise NotFound("The conversation was deleted meanwhile.")
 
-    async def _stored(self, viewer: Viewer, conversation_id: str) -> R | None:
+    async def _stored(self, workspace_id: int, conversation_id: str) -> R | None:
         async with self._db.read() as unit:
-            row = await unit.analyses.get(self.kind, viewer.workspace_id, conversation_id)
+            row = await unit.analyses.get(self.kind, workspace_id, conversation_id)
         if row is None:
             return None
-        keys = await self._workspaces.keys(viewer.workspace_id)
+        keys = await self._workspaces.keys(workspace_id)
         return self._opened(conversation_id, row, keys.conversation(conversation_id).open)
 
     def _opened(self, conversation_id: str, row: AnalysisRow, unseal: Any) -> R:

@@ -21,7 +21,7 @@ from app.schemas.rows import SessionRow
 from app.schemas.viewer import Viewer
 from app.security.api_keys import PREFIX, parse_api_key, random_id
 from app.security.permissions import narrower, require
-from app.security.tokens import ACCESS_LIFETIME, SessionToken, TokenSigner
+from app.security.tokens import ACCESS_LIFETIME, REFRESH_PREFIX, SessionToken, TokenSigner
 
 
 class Door(StrEnum):
@@ -69,8 +69,8 @@ class AuthService:
         self._signer = signer
         self._peppers = peppers
         self._clock = clock
-        # Keys by workspace and id: valid when they last came, or expired.
-        self._seen: TTLCache[tuple[int, int], bool] = TTLCache(100_000, SEEN_S)
+        # Digests of keys, ids of sessions: whether they were valid when they last came.
+        self._seen: TTLCache[bytes | int, bool] = TTLCache(100_000, SEEN_S)
         # From when the look began: a revocation may come while the answer is on its way, however long that takes.
         self._viewers: TLRUCache[tuple[Door, str], _Known] = TLRUCache(
             10_000, lambda _, known, __: known.asked_at + VIEWER_CACHE_S, clock
@@ -105,16 +105,19 @@ class AuthService:
         return found[0]
 
     def familiar(self, door: Door, credential: str) -> bool:
-        """Says whether a credential is known to be of this service, though perhaps not valid any more."""
-        if door is Door.COOKIE:
-            return self._signer.read_cookie(credential) is not None
-        if door is Door.API_KEY or credential.startswith(PREFIX):
+        """Says whether a credential was made by this service and, as far as is known here, is still valid."""
+        if door is not Door.COOKIE and credential.startswith(PREFIX):
             key = parse_api_key(credential)
-            return key is not None and self._seen.get(key[:2], False)
+            return key is not None and self._seen.get(key.digest(self._peppers[0]), False)
+        token = None
         with suppress(Unauthenticated):
-            self._signer.read_access(credential)
-            return True
-        return False
+            if door is Door.COOKIE:
+                token = self._signer.read_cookie(credential)
+            elif credential.startswith(REFRESH_PREFIX):
+                token = self._signer.read_refresh(credential)
+            elif door is Door.BEARER:
+                token = self._signer.read_access(credential)
+        return token is not None and self._seen.get(token.session_id, True)
 
     async def open_session(self, viewer: Viewer) -> Tokens:
         """Returns tokens of a new session of the viewer's key; of a browser's session an access token only.
@@ -203,23 +206,25 @@ class AuthService:
         async with self._db.read() as unit:
             found = await unit.auth.key(key.workspace_id, key.key_id)
             if found is None or not any(hmac.compare_digest(found[0].digest, digest) for digest in digests):
+                self._seen.pop(digests[0], None)
                 raise Unauthenticated(KEY_REFUSED)
             row, owner_role = found
             if row.expires_at and row.expires_at <= datetime.now(UTC):
-                if self._seen.get(key[:2], True):
+                if self._seen.get(digests[0], True):
                     await unit.audit.add((row.workspace_id, f"key:{row.key_id}"), "access.denied", reason="key_expired")
-                self._seen[key[:2]] = False
+                self._seen[digests[0]] = False
                 raise Unauthenticated(KEY_REFUSED)
             await unit.auth.note_use(row.workspace_id, row.key_id, digests[0])
-        self._seen[key[:2]] = True
+        self._seen[digests[0]] = True
         return Viewer(row.workspace_id, narrower(row.role, owner_role), row.key_id, row.member_id), row.expires_at
 
     async def _by_session(self, token: SessionToken) -> tuple[Viewer, datetime | None]:
         async with self._db.read() as unit:
             found = await unit.auth.session(token.workspace_id, token.session_id)
-            if found is None:
-                raise Unauthenticated(SESSION_OVER)
-            row, member_id, key_role, member_role = found
+        if found is None:
+            self._seen[token.session_id] = False
+            raise Unauthenticated(SESSION_OVER)
+        row, member_id, key_role, member_role = found
         role = narrower(key_role, member_role) if key_role else member_role
         assert role is not None
         viewer = Viewer(row.workspace_id, role, row.key_id, member_id, row.session_id)
@@ -261,9 +266,9 @@ async def end_session(unit: Unit, workspace_id: int, session_id: int, reason: st
 
 
 async def confirm(unit: Unit, viewer: Viewer, needed: Role) -> None:
-    """Sees to it that a viewer, believed for some seconds, is still who they were, until the transaction ends.
+    """Sees to it that a viewer, believed for some seconds, is still who they were.
 
-    For what outlives those seconds: keys, members, sessions, and what takes long.
+    For what outlives those seconds: keys, members, sessions, and what takes long (there it comes last).
 
     Raises:
         Unauthenticated: if key, member or session are gone.
@@ -271,5 +276,5 @@ async def confirm(unit: Unit, viewer: Viewer, needed: Role) -> None:
     """
     roles = await unit.auth.roles_now(viewer)
     if roles is None:
-        raise Unauthenticated(KEY_REFUSED if viewer.session_id is None else SESSION_OVER)
+        raise Unauthenticated(SESSION_OVER if viewer.key_id is None else KEY_REFUSED)
     require(replace(viewer, role=reduce(narrower, roles, viewer.role)), needed)

@@ -73,8 +73,9 @@ class ChatService:
         """
         keys = await self._workspaces.keys(viewer.workspace_id)
         async with self._db.write() as unit:
+            batch = await _store(unit, keys, messages)
             await confirm(unit, viewer, Role.EDITOR)
-            return await _store(unit, keys, messages)
+        return batch
 
     async def conversation(self, viewer: Viewer, conversation_id: str) -> ConversationRow:
         """Returns what is known of a conversation; raises ``NotFound``."""

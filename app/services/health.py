@@ -1,5 +1,7 @@
 """Whether the service can work."""
 
+import asyncio
+
 import structlog
 
 from app.db import APP_ROLE, Database
@@ -17,9 +19,15 @@ class HealthService:
 
     def __init__(self, db: Database) -> None:
         self._db = db
+        self._running: asyncio.Task[Health] | None = None
 
     async def ready(self) -> Health:
-        """Returns whether requests can be served now, by dependency."""
+        """Returns whether requests can be served now, by dependency; all who ask at the same time share one look."""
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(self._look())
+        return await asyncio.shield(self._running)
+
+    async def _look(self) -> Health:
         try:
             await self.check()
         except Unavailable as problem:

@@ -26,9 +26,11 @@ class KeyService:
 
     async def create(self, viewer: Viewer, wanted: KeyIn) -> NewKey:
         """Makes a key, which goes with the member who makes it; raises ``Unauthenticated`` if they are gone."""
+        now = datetime.now(UTC)
         async with self._db.write() as unit:
             await confirm(unit, viewer, Role.ADMIN)
-            made = await self._add(unit, viewer, wanted.name, wanted.role, wanted.expires_at)
+            lifetime = wanted.expires_at - now if wanted.expires_at else None
+            made = await self._add(unit, viewer, wanted.name, wanted.role, now, lifetime)
             details = {"role": wanted.role, "expires": wanted.expires_at is not None}
             await unit.audit.add(viewer.caller, "key.created", f"key:{made.id}", **details)
         return made
@@ -45,8 +47,7 @@ class KeyService:
             if found is None:
                 raise NotFound(NO_KEY)
             old, _ = found
-            expires_at = now + min(old.expires_at - old.created_at, LAST_MOMENT - now) if old.expires_at else None
-            made = await self._add(unit, viewer, old.name, old.role, expires_at)
+            made = await self._add(unit, viewer, old.name, old.role, now, old.lifetime)
             await unit.auth.expire_key(viewer.workspace_id, key_id, now + timedelta(seconds=rotation.overlap_seconds))
             details = {"replacement": f"key:{made.id}", "overlap_seconds": rotation.overlap_seconds}
             await unit.audit.add(viewer.caller, "key.rotated", f"key:{key_id}", **details)
@@ -78,7 +79,9 @@ class KeyService:
                 raise NotFound(NO_KEY)
             await unit.audit.add(viewer.caller, "key.deleted", f"key:{key_id}")
 
-    async def _add(self, unit: Unit, viewer: Viewer, name: str, role: Role, expires_at: datetime | None) -> NewKey:
+    async def _add(
+        self, unit: Unit, viewer: Viewer, name: str, role: Role, now: datetime, lifetime: timedelta | None
+    ) -> NewKey:
         key = new_api_key(viewer.workspace_id)
         row = ApiKeyRow(
             workspace_id=viewer.workspace_id,
@@ -87,8 +90,9 @@ class KeyService:
             role=role,
             digest=key.digest(self._pepper),
             member_id=viewer.member_id,
-            created_at=datetime.now(UTC),
-            expires_at=expires_at,
+            created_at=now,
+            expires_at=now + min(lifetime, LAST_MOMENT - now) if lifetime else None,
+            lifetime=lifetime,
             last_used_at=None,
         )
         await unit.auth.add_key(row)
@@ -96,5 +100,6 @@ class KeyService:
 
 
 def _shown(row: ApiKeyRow) -> dict[str, object]:
-    shown = {name: value for name, value in row._asdict().items() if name not in ("workspace_id", "digest", "key_id")}
+    hidden = ("workspace_id", "key_id", "digest", "lifetime")
+    shown = {name: value for name, value in row._asdict().items() if name not in hidden}
     return {**shown, "id": str(row.key_id), "member_id": str(row.member_id) if row.member_id else None}

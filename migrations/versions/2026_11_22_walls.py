@@ -98,6 +98,8 @@ def upgrade_memberships() -> None:
     )
     op.create_index(op.f("memberships_invited_email_idx"), "memberships", ["invited_email"])
     op.add_column("api_keys", sa.Column("member_id", sa.BigInteger(), nullable=True))
+    op.add_column("api_keys", sa.Column("lifetime", sa.Interval(), nullable=True))
+    op.execute("UPDATE api_keys SET lifetime = expires_at - created_at")
     op.create_foreign_key(
         op.f("api_keys_workspace_id_member_id_fkey"),
         "api_keys",
@@ -222,6 +224,7 @@ def downgrade() -> None:
     for table in ("idempotency_keys", "audit_log", "oauth_states", "sessions"):
         op.drop_table(table)
     op.drop_index("api_keys_workspace_id_created_at_key_id_idx", "api_keys")
+    op.drop_column("api_keys", "lifetime")
     op.drop_column("api_keys", "member_id")
     op.execute("DELETE FROM memberships WHERE user_id IS NULL")
     op.drop_constraint("memberships_pkey", "memberships", type_="primary")

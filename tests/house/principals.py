@@ -105,7 +105,7 @@ class House:
 
     async def begin(self, **params: str) -> tuple[str, dict[str, str]]:
         """Begins a sign-in; returns its state, and the browser's cookie as headers."""
-        begun = await self.ask("GET", "/auth/login/github", {}, params=params)
+        begun = await self.ask("GET", "/auth/login/github", {"Sec-Fetch-Site": "none"}, params=params)
         assert begun.status_code == 303, begun.text
         [state] = parse_qs(urlsplit(begun.headers["Location"]).query)["state"]
         return state, {"Cookie": begun.headers["Set-Cookie"].partition(";")[0]}

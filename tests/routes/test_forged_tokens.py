@@ -118,7 +118,7 @@ def by_others(real: Real) -> Forged:
     purposes = ("api keys", "cursors", "rate limits", "refresh tokens", "session cookies", "sign-in", "access token")
     other_purposes = {f"key for {purpose}": jws(HEADER, real.claims, derive(SECRET, purpose)) for purpose in purposes}
     public = rsa_key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    other = derive(bytes.fromhex("33" * 32), "access tokens")
+    other = derive(bytes.fromhex("0123456789abcdef" * 4), "access tokens")
     return {
         **unsigned,
         **own_keys,

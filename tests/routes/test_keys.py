@@ -265,6 +265,21 @@ async def test_a_replaced_key_works_until_its_overlap_ends(accounts: Accounts) -
         assert entry["details"] == {"replacement": f"key:{new['id']}", "overlap_seconds": overlap}
 
 
+@pytest.mark.parametrize("lifetime", [None, timedelta(days=90)])
+async def test_a_key_that_is_replaced_again_has_its_whole_lifetime(
+    accounts: Accounts, lifetime: timedelta | None
+) -> None:
+    admin = accounts.client(await accounts.key())
+    made = await make(admin, expires_at=(datetime.now(UTC) + lifetime).isoformat() if lifetime else None)
+    for _ in range(3):
+        new = (await admin.post(f"/auth/keys/{made['id']}/rotate", json={"overlap_seconds": 60})).json()
+        if lifetime:
+            given = datetime.fromisoformat(new["expires_at"]) - datetime.fromisoformat(new["created_at"])
+            assert abs(given - lifetime) < timedelta(seconds=10)
+        else:
+            assert new["expires_at"] is None
+
+
 async def test_a_key_that_ends_sooner_is_not_kept_alive_by_the_overlap(accounts: Accounts) -> None:
     admin = accounts.client(await accounts.key())
     old = await make(admin, expires_at=soon(minutes=1))
@@ -279,8 +294,8 @@ async def test_an_expired_key_can_be_replaced_and_stays_expired(accounts: Accoun
     admin = accounts.client(await accounts.key())
     old = await make(admin, expires_at=soon(hours=1))
     accounts.change(
-        "UPDATE api_keys SET created_at = now() - interval '2 days', expires_at = now() - interval '1 day'"
-        " WHERE key_id = %s",
+        "UPDATE api_keys SET created_at = now() - interval '2 days', expires_at = now() - interval '1 day',"
+        " lifetime = interval '1 day' WHERE key_id = %s",
         int(old["id"]),
     )
     new = (await admin.post(f"/auth/keys/{old['id']}/rotate")).json()

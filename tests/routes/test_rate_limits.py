@@ -1,5 +1,6 @@
 """Limits as a client meets them: for each caller and class of operations, and for addresses without a credential."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -7,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 from fastapi import FastAPI
 
@@ -270,6 +272,55 @@ async def test_a_good_credential_does_not_use_up_its_address(app: FastAPI, works
                 assert (await other.get("/auth/me")).status_code == 200
     async with from_address(app, "198.51.100.1") as anonymous:
         assert told(await anonymous.get("/chats"))[2] == 2
+
+
+async def test_neighbours_who_show_wrong_credentials_end_nobodys_session(app: FastAPI, workspace: Workspace) -> None:
+    good = workspace.keys[Role.EDITOR]
+    async with from_address(app, "198.51.100.1") as anonymous, from_address(app, "198.51.100.1", good) as known:
+        tokens = (await known.post("/auth/token")).json()
+        for _ in range(5):
+            last = await anonymous.get("/chats", headers={"X-API-Key": KEY})
+        assert_limited(last, RateClass.ADDRESS)
+        tokens = (await anonymous.post("/auth/token", json={"refresh_token": tokens["refresh_token"]})).json()
+        headers = {"Authorization": f"Bearer {tokens['access_token']}"}
+        assert (await anonymous.get("/auth/me", headers=headers)).status_code == 200
+        assert (await anonymous.post("/auth/token", json={"api_key": good})).status_code == 200
+
+
+async def test_what_was_valid_once_is_counted_like_what_never_was(
+    app: FastAPI, workspace: Workspace, units: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "VIEWER_CACHE_S", 0.0)  # the seconds for which a key is believed are over
+    made = (await workspace.admin.post("/auth/keys", json={"name": "x", "role": "admin"})).json()
+    async with from_address(app, "198.51.100.1", made["key"]) as of_key:
+        tokens = (await of_key.post("/auth/token")).json()
+        assert (await workspace.admin.delete(f"/auth/keys/{made['id']}")).status_code == 204
+        for credential in (made["key"], tokens["access_token"]):
+            headers = {"Authorization": f"Bearer {credential}"}
+            answers = [await of_key.get("/auth/me", headers=headers) for _ in range(5)]
+            assert answers[0].status_code == (401 if credential == made["key"] else 429)
+            assert_limited(answers[-1], RateClass.ADDRESS)
+        refreshing = {"refresh_token": tokens["refresh_token"]}
+        assert_limited(await of_key.post("/auth/token", json=refreshing), RateClass.ADDRESS)
+        units.clear()
+        for credential in (made["key"], tokens["access_token"]):
+            await of_key.get("/auth/me", headers={"Authorization": f"Bearer {credential}"})
+        assert units == [], "a refused request asks the database"
+
+
+async def test_however_many_ask_whether_the_service_is_ready_the_database_is_asked_once(
+    app: FastAPI, workspace: Workspace, postgresql: psycopg.Connection
+) -> None:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with from_address(app, "198.51.100.1") as anonymous:
+        postgresql.execute("LOCK TABLE alembic_version")
+        asking = [asyncio.create_task(anonymous.get("/readyz")) for _ in range(50)]
+        while (await asyncio.to_thread(postgresql.execute, waiting)).fetchone() == (0,):
+            pass
+        assert (await workspace.viewer.get("/chats")).status_code == 200
+        assert postgresql.execute(waiting).fetchone() == (1,)
+        postgresql.commit()
+        assert {answer.status_code for answer in await asyncio.gather(*asking)} == {200}
 
 
 ADDRESSES: list[tuple[str | None, list[str], str]] = [

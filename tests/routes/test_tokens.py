@@ -26,7 +26,7 @@ from tests.conftest import SECRET_KEY
 from tests.support.accounts import ANA, BEN, OWN_PAGE, SECRET, Accounts, open_accounts, outcome
 from tests.support.api import message
 
-NEW_SECRET_KEY = "33" * 32
+NEW_SECRET_KEY = "0123456789abcdef" * 4
 REFUSED = (401, "unauthenticated")
 FINE = (200, None)
 
@@ -157,6 +157,8 @@ async def test_what_asks_wrongly_for_a_token_gets_none(accounts: Accounts) -> No
         ({"data": {"api_key": key, "grant_type": "api_key"}}, (415, "unsupported_media_type")),
         ({"params": {"api_key": key}}, (400, "credential_in_url")),
         ({"params": {"refresh_token": tokens["refresh_token"]}}, (400, "credential_in_url")),
+        ({"params": {"next": f"/docs?a={tokens['access_token']}"}}, (400, "credential_in_url")),
+        ({"params": {"next": tokens["access_token"]}}, (400, "credential_in_url")),
     ]
     for request, expected in refused:
         answer = await accounts.client().post("/auth/token", **request)
