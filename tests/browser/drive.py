@@ -220,7 +220,7 @@ def signs_in(person: Person) -> None:
     assert person.page.url == f"{SERVICE}/docs"
     person.page.wait_for_selector("#operations-accounts-getMe")
     person.show("docs")
-    assert set(person.cookies) == {"__Host-session"}
+    assert set(person.cookies) == {"__Host-session", "__Host-sign-in"}
     cookie = person.cookies["__Host-session"]
     assert (cookie["httpOnly"], cookie["secure"], cookie["sameSite"], cookie["path"]) == (True, True, "Lax", "/")
     assert person.page.evaluate("document.cookie") == ""
