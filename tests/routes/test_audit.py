@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -294,6 +295,7 @@ async def test_no_entry_holds_a_word_about_a_person(accounts: Accounts) -> None:
         *("conversation.deleted", "conversations.deleted"),
     }
     kept = str(accounts.rows("SELECT to_jsonb(t)::text FROM audit_log AS t")).lower()
+    kept = re.sub(r"conversation:[\w+/=]+", "", kept)  # a hash may hold any few letters
     for personal in ("canary", "parcel", "ana", "ben", "example", "@", "ö", "other", "127.0.0.1", "g-1001", "user-1"):
         assert personal not in kept, personal
     for hashed in (CONVERSATION, "other", ANA.email):
