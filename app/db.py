@@ -16,6 +16,7 @@ from app.repositories.chats import ChatRepository
 from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.members import MemberRepository
 from app.repositories.search import SearchRepository
+from app.repositories.usage import UsageRepository
 from app.repositories.workspaces import WorkspaceRepository
 
 POOL_TIMEOUT_S = 1.5
@@ -56,6 +57,7 @@ class Unit:
     idempotency: IdempotencyRepository
     members: MemberRepository
     search: SearchRepository
+    usage: UsageRepository
     workspaces: WorkspaceRepository
 
 
@@ -114,6 +116,7 @@ class Database:
                     IdempotencyRepository(connection),
                     MemberRepository(connection),
                     SearchRepository(driver),
+                    UsageRepository(connection),
                     WorkspaceRepository(connection),
                 )
                 try:

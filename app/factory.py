@@ -9,7 +9,8 @@ from pydantic import SecretStr
 from app.db import Database
 from app.embedded import embedded_server
 from app.errors import ConfigurationError
-from app.llm.gateway import Gateway, Hop
+from app.llm.gateway import Gateway
+from app.llm.hops import Hop
 from app.schemas.enums import Provider
 from app.security.cursors import CursorSigner
 from app.security.encryption import MasterKeys, derive
@@ -27,6 +28,7 @@ from app.services.members import MemberService
 from app.services.rate_limits import RateClass, RateLimits, parse_limit
 from app.services.search import SearchService
 from app.services.sign_in import SignInService
+from app.services.usage import UsageService
 from app.services.workspaces import WorkspaceService
 from app.settings import Settings, generate_secrets, master_keys, secret_keys
 
@@ -48,6 +50,7 @@ class Services:
     search: SearchService
     sign_in: SignInService
     summaries: SummaryService
+    usage: UsageService
     workspaces: WorkspaceService
     base_url: str
     cors_origins: tuple[str, ...]
@@ -86,7 +89,8 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         peppers = [derive(secret, "api keys") for secret in secrets]
         signer = TokenSigner(secrets)
         chats = ChatService(db, workspaces, cursors)
-        gateway = Gateway(_hops(settings))
+        usage = UsageService(db)
+        gateway = Gateway(_hops(settings), deadline_s=settings.llm_deadline_s)
         health = HealthService(db)
         await health.check()
         await workspaces.check_master_keys()
@@ -98,13 +102,14 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             health=health,
             idempotency=IdempotencyService(db, workspaces),
             imports=ImportService(chats),
-            insights=InsightsService(db, workspaces, gateway),
+            insights=InsightsService(db, workspaces, usage, gateway),
             keys=KeyService(db, cursors, peppers[0]),
             members=MemberService(db, cursors),
             rate_limits=rate_limits,
             search=SearchService(db, workspaces, cursors),
             sign_in=sign_in,
-            summaries=SummaryService(db, workspaces, gateway),
+            summaries=SummaryService(db, workspaces, usage, gateway),
+            usage=usage,
             workspaces=workspaces,
             base_url=settings.base_url,
             cors_origins=settings.cors_origins,

@@ -127,6 +127,7 @@ class Settings(BaseSettings):
     gemini_api_base: str | None = None
     gemini_model: Annotated[str, Field(pattern="^gemini/.+")] = "gemini/gemini-2.5-flash"
     llm_timeout_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    llm_deadline_s: Annotated[float, Field(gt=0, le=600)] = 60.0
     llm_max_input_chars: Annotated[int, Field(ge=1_000, le=2_000_000)] = 600_000
 
     @field_validator("data_dir")

@@ -21,17 +21,21 @@ from tests.support.api import message, open_workspace
 ALL = {"SELECT", "INSERT", "UPDATE", "DELETE"}
 PRIVILEGES = {
     "alembic_version": {"SELECT"},
+    "analysis_claims": ALL,
     "api_keys": ALL,
     "audit_log": {"SELECT"},
+    "budgets": ALL,
     "conversations": ALL,
     "idempotency_keys": ALL,
     "insights": ALL,
+    "llm_calls": {"SELECT", "INSERT", "UPDATE"},
     "memberships": ALL,
     "message_batches": {"USAGE"},
     "messages": ALL,
     "oauth_states": {"SELECT", "INSERT", "DELETE"},
     "participants": ALL,
     "sessions": ALL,
+    "spending": {"SELECT", "INSERT", "UPDATE"},
     "summaries": ALL,
     "users": {"SELECT", "INSERT", "UPDATE"},
     "workspaces": {"SELECT", "INSERT", "UPDATE"},
@@ -298,7 +302,7 @@ async def test_a_database_that_is_not_migrated_far_enough_is_refused(
 ) -> None:
     url = url_of(postgresql)
     migrate("-1", **server.address())
-    said = r"The database is at migration \w+, not 0002 yet\. Run `alembic upgrade head`\."
+    said = r"The database is at migration \w+, not 0003 yet\. Run `alembic upgrade head`\."
     assert re.fullmatch(said, await refused(settings, url))
     migrate("base", **server.address())
     assert re.fullmatch(said, await refused(settings, url))

@@ -1,136 +1,155 @@
-"""Asking models: Grok, then Gemini, then the built-in engine, each within its own deadline."""
+"""Reading a whole conversation: by Grok, by Gemini, or by the built-in engine, and always within a deadline."""
 
 import asyncio
-import hashlib
+import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from http import HTTPStatus
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import structlog
 
 from app.errors import Unavailable
-from app.llm.chunking import fit
+from app.llm.chunking import earlier, split
+from app.llm.hops import Hop, Hops, Ledger, NoAnswer, Run, Usage
+from app.llm.local.engine import LOCAL_MODEL, answer
 from app.llm.local.text import MESSAGE_CHARS
-from app.llm.parse import InvalidAnswer, parse_answer, response_format
-from app.llm.provider import LOCAL_MODEL, http_client, litellm
 from app.llm.tasks import Task
-from app.schemas.analyses import Fallback, Provenance
+from app.schemas.analyses import Provenance
 from app.schemas.drafts import TURNS, Draft, Turn
 
 D = TypeVar("D", bound=Draft)
 
-NO_LIMIT = 2**62
-MAX_ANSWER_TOKENS = 16_384
-
-# By class name, most specific first: litellm's errors are subclasses of one another.
-_REASONS = (
-    ("Timeout", "timeout"),
-    ("TimeoutError", "timeout"),
-    ("RateLimitError", "rate_limited"),
-    ("AuthenticationError", "unauthorized"),
-    ("ContentPolicyViolationError", "refused"),
-    ("ContextWindowExceededError", "too_long"),
-    ("BadRequestError", "rejected"),
-    ("NotFoundError", "rejected"),
-)
+AT_ONCE = 4
+"""How many parts of a conversation are read at the same time."""
+LOCAL_S = 60.0
+LOCAL_S_PER_CHARACTER = 8e-6
+"""What the built-in engine takes at the most: so much of the deadline is kept for it."""
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Hop:
-    """A model to ask: ``timeout_s`` bounds the whole answer, ``max_chars`` what it is shown.
-
-    ``message_chars`` is how much it reads of one message.
-    """
-
-    model: str
-    timeout_s: float
-    max_chars: int
-    api_key: str | None = field(default=None, repr=False)
-    api_base: str | None = None
-    message_chars: int = NO_LIMIT
-
-
-@dataclass(frozen=True, slots=True)
 class Answer(Generic[D]):
-    """A valid answer, who gave it, and how many messages were read to their end."""
+    """A valid answer, who gave it, and how many of the messages shown were read to their end."""
 
     draft: D
     provenance: Provenance
     messages_read: int
 
 
+class Free:
+    """The ledger of who pays nothing: evaluation at the command line."""
+
+    async def reserve(self, model: str, cost_usd: float) -> int:
+        """Returns any number."""
+        return 0
+
+    async def settle(self, call_id: int, outcome: str, usage: Usage) -> None:
+        """Writes nothing down."""
+
+
 class Gateway:
     """The models in the order they are asked; the last one is always the built-in engine."""
 
-    def __init__(self, hops: Sequence[Hop], *, local_timeout_s: float = 60.0) -> None:
-        self._hops = [*hops, Hop(LOCAL_MODEL, local_timeout_s, NO_LIMIT, message_chars=MESSAGE_CHARS)]
+    def __init__(self, hops: Sequence[Hop], *, deadline_s: float = 60.0) -> None:
+        self._hops = Hops(hops)
+        self.deadline_s = deadline_s
 
-    async def answer(self, task: Task[D], turns: Sequence[Turn]) -> Answer[D]:
-        """Returns the first valid answer; what failed before it stands in its provenance."""
-        fallbacks: list[Fallback] = []
-        for hop in self._hops:
-            try:
-                return await self._ask(hop, task, turns, fallbacks)
-            except Exception as error:  # noqa: BLE001 — a provider may fail in any way; the next one is asked
-                reason = _reason(error)
-                # Never the error's text: it is the provider's, and may hold the prompt.
-                _log.warning("model_failed", model=hop.model, reason=reason, error=type(error).__name__)
-                fallbacks.append(Fallback(model=hop.model, reason=reason))
-        raise Unavailable("No model could answer.")
+    async def answer(self, task: Task[D], turns: Sequence[Turn], ledger: Ledger | None = None) -> Answer[D]:
+        """Returns an answer for a whole conversation; what failed before it stands in its provenance.
 
-    async def _ask(self, hop: Hop, task: Task[D], turns: Sequence[Turn], fallbacks: list[Fallback]) -> Answer[D]:
-        shown = fit(turns, hop.max_chars)
-        if not shown:
-            raise InvalidAnswer("too_long")
-        transcript = TURNS.dump_json(shown).decode()
-        library = await litellm()
+        A conversation that is longer than what a model reads at once is read in parts, and the answers are merged.
+        """
         started = time.perf_counter()
-        async with http_client(hop.timeout_s) as client, asyncio.timeout(hop.timeout_s):
-            response = await library.acompletion(
-                model=hop.model,
-                messages=[{"role": "system", "content": task.prompt}, {"role": "user", "content": transcript}],
-                response_format=response_format(task),
-                api_key=hop.api_key,
-                api_base=hop.api_base,
-                client=client,
-                timeout=hop.timeout_s,
-                max_tokens=MAX_ANSWER_TOKENS,
-                max_retries=0,
-                num_retries=0,
-            )
-        choice = response.choices[0]
-        if choice.finish_reason in ("length", "content_filter"):
-            raise InvalidAnswer("cut_answer" if choice.finish_reason == "length" else "refused")
-        draft = parse_answer(task, choice.message.content)
+        characters = sum(len(turn.text) for turn in turns)
+        kept_s = min(self.deadline_s / 2, characters * LOCAL_S_PER_CHARACTER)
+        run = Run(asyncio.get_running_loop().time() + self.deadline_s - kept_s, ledger or Free())
+        read = len(turns)
+        try:
+            draft = await self._by_providers(task, turns, run)
+        except NoAnswer:
+            draft = await _by_engine(task, turns)
+            run.model = LOCAL_MODEL
+            read = sum(len(turn.text) <= MESSAGE_CHARS for turn in turns)
         provenance = Provenance(
-            model=hop.model,
-            provider=hop.model.partition("/")[0],
-            fallbacks=fallbacks,
+            model=run.model,
+            provider=run.model.partition("/")[0],
+            fallbacks=run.fallbacks,
             prompt_version=task.version,
-            input_sha256=hashlib.sha256(transcript.encode()).hexdigest(),
+            input_sha256=run.digest.hexdigest(),
+            prompt_tokens=run.prompt_tokens,
+            completion_tokens=run.completion_tokens,
+            cost_usd=run.cost_usd,
             latency_ms=round((time.perf_counter() - started) * 1000),
-            **_usage(response),
         )
-        return Answer(draft, provenance, sum(len(turn.text) <= hop.message_chars for turn in shown))
+        return Answer(draft, provenance, read)
+
+    async def _by_providers(self, task: Task[D], turns: Sequence[Turn], run: Run) -> D:
+        if not self._hops:
+            run.digest.update(_dump(turns).encode())
+            raise NoAnswer
+        parts = split(turns, self._hops.room)
+        if len(parts) == 1:
+            return await self._hops.ask(task, task.prompt, _dump(parts[0]), run)
+        shown = [_part(parts, number, self._hops.room) for number in range(len(parts))]
+        drafts = await self._ask_all(task, task.part, shown, run)
+        while len(drafts) > 1:
+            texts = [draft.model_dump_json() for draft in drafts]
+            groups = ["[" + ",".join(group) + "]" for group in _groups(texts, self._hops.room)]
+            drafts = await self._ask_all(task, task.merge, groups, run)
+        return drafts[0]
+
+    async def _ask_all(self, task: Task[D], prompt: str, shown: Sequence[str], run: Run) -> list[D]:
+        # Not a task group: the first failure is enough, and ends the rest.
+        at_once = asyncio.Semaphore(AT_ONCE)
+
+        async def ask(each: str) -> D:
+            async with at_once:
+                return await self._hops.ask(task, prompt, each, run)
+
+        asking = [asyncio.create_task(ask(each)) for each in shown]
+        try:
+            return list(await asyncio.gather(*asking))
+        finally:
+            for each in asking:
+                each.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
 
 
-def _usage(response: Any) -> dict[str, Any]:
-    usage = response.usage
-    return {
-        "prompt_tokens": usage.prompt_tokens or 0,
-        "completion_tokens": usage.completion_tokens or 0,
-        "cost_usd": response._hidden_params.get("response_cost") or 0.0,
+async def _by_engine(task: Task[D], turns: Sequence[Turn]) -> D:
+    try:
+        async with asyncio.timeout(LOCAL_S):
+            return task.answer.model_validate(await asyncio.to_thread(answer, task.name, turns))
+    except Exception as error:  # noqa: BLE001 — no message of its may get out: it may hold the conversation
+        _log.error("engine_failed", error=type(error).__name__)
+        raise Unavailable("No model could answer.") from None
+
+
+def _dump(turns: Sequence[Turn]) -> str:
+    return TURNS.dump_json(list(turns)).decode()
+
+
+def _part(parts: Sequence[Sequence[Turn]], number: int, room: int) -> str:
+    before = earlier(parts[number - 1], room) if number else []
+    shown: dict[str, Any] = {
+        "part": number + 1,
+        "of": len(parts),
+        "earlier": TURNS.dump_python(before, mode="json"),
+        "messages": TURNS.dump_python(list(parts[number]), mode="json"),
     }
+    return json.dumps(shown, ensure_ascii=False)
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, InvalidAnswer):
-        return error.reason
-    if getattr(error, "status_code", None) == HTTPStatus.FORBIDDEN:
-        return "unauthorized"
-    names = {cls.__name__ for cls in type(error).__mro__}
-    return next((reason for name, reason in _REASONS if name in names), "unavailable")
+def _groups(texts: Sequence[str], room: int) -> Iterator[list[str]]:
+    """Yields the texts in groups that fit, of at least two: fewer would never end."""
+    group: list[str] = []
+    left = room
+    for text in texts:
+        if len(group) >= 2 and len(text) > left:
+            yield group
+            group, left = [], room
+        group.append(text)
+        left -= len(text)
+    if group:
+        yield group

@@ -1,6 +1,6 @@
-"""litellm, loaded on first use, with the built-in engine registered in it as ``local/extractive``.
+"""litellm, loaded on first use.
 
-Loading it takes seconds and about 180 MB, so nothing imports it before a model is asked.
+Loading it takes seconds and about 180 MB, so nothing imports it before a provider is asked.
 """
 
 import asyncio
@@ -10,20 +10,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from app.llm.local.engine import analyze, summarize
-from app.schemas.drafts import TURNS
-
-LOCAL_MODEL = "local/extractive"
-
 ANSWER_BYTES = 2**20
 ERROR_BYTES = 2**14
 """The longest error that is read: litellm searches it for secrets, at seven seconds a megabyte."""
-
-
-def _answer(task: str, transcript: str) -> str:
-    turns = TURNS.validate_json(transcript)
-    draft = summarize(turns) if task == "summary" else analyze(turns)
-    return draft.model_dump_json()
 
 
 @functools.cache
@@ -33,29 +22,8 @@ def _load() -> Any:
     os.environ["LITELLM_MODE"] = "PRODUCTION"
     import litellm
 
-    class BuiltIn(litellm.CustomLLM):  # type: ignore[misc]  # litellm's types are not followed
-        async def acompletion(self, messages: list[dict[str, str]], optional_params: dict[str, Any], **_: Any) -> Any:
-            task = optional_params["response_format"]["json_schema"]["name"]
-            text = await asyncio.to_thread(_answer, task, messages[-1]["content"])
-            return litellm.ModelResponse(
-                model=LOCAL_MODEL,
-                choices=[{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
-                usage={"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
-            )
-
     litellm.suppress_debug_info = True
     litellm.telemetry = False
-    litellm.custom_provider_map = [{"provider": "local", "custom_handler": BuiltIn()}]
-    litellm.register_model(
-        {
-            LOCAL_MODEL: {
-                "litellm_provider": "local",
-                "mode": "chat",
-                "input_cost_per_token": 0,
-                "output_cost_per_token": 0,
-            }
-        }
-    )
     return litellm
 
 

@@ -1,7 +1,8 @@
-"""What a model can be asked: a prompt, and the shape of the answer."""
+"""What a model can be asked: prompts, and the shape of the answer."""
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -12,19 +13,39 @@ D = TypeVar("D", bound=Draft)
 _PROMPTS = Path(__file__).parent / "prompts"
 
 
-@dataclass(frozen=True, slots=True)
+def _read(name: str) -> str:
+    return (_PROMPTS / f"{name}.md").read_text()
+
+
+@dataclass(frozen=True)
 class Task(Generic[D]):
-    """A question to a model; ``version`` is the prompt's name and fingerprint."""
+    """A question to a model; each way to ask it is the same prompt, and what is different about that way behind it."""
 
     name: str
     prompt: str
     answer: type[D]
 
-    @property
+    @cached_property
+    def part(self) -> str:
+        """The prompt for a part of a conversation."""
+        return self.prompt + _read("part")
+
+    @cached_property
+    def merge(self) -> str:
+        """The prompt for the answers of several parts."""
+        return self.prompt + _read("merge")
+
+    @cached_property
+    def update(self) -> str:
+        """The prompt for an earlier answer and what came since."""
+        return self.prompt + _read("update")
+
+    @cached_property
     def version(self) -> str:
-        """The prompt's name and the beginning of its SHA-256."""
-        return f"{self.name}-{hashlib.sha256(self.prompt.encode()).hexdigest()[:12]}"
+        """The name and the beginning of the SHA-256 of all its prompts."""
+        prompts = "\0".join((self.prompt, self.part, self.merge, self.update))
+        return f"{self.name}-{hashlib.sha256(prompts.encode()).hexdigest()[:12]}"
 
 
-SUMMARY = Task("summary", (_PROMPTS / "summary.md").read_text(), SummaryDraft)
-INSIGHTS = Task("insights", (_PROMPTS / "insights.md").read_text(), InsightsDraft)
+SUMMARY = Task("summary", _read("summary"), SummaryDraft)
+INSIGHTS = Task("insights", _read("insights"), InsightsDraft)

@@ -5,20 +5,25 @@ from app.models.analyses import Insight, Summary
 from app.models.base import Base
 from app.models.chats import Conversation, Message, Participant
 from app.models.operations import AuditEntry, IdempotencyKey
+from app.models.usage import AnalysisClaim, Budget, ModelCall, Spending
 from app.models.workspaces import Workspace
 
 __all__ = [
+    "AnalysisClaim",
     "ApiKey",
     "AuditEntry",
     "Base",
+    "Budget",
     "Conversation",
     "IdempotencyKey",
     "Insight",
     "Membership",
     "Message",
+    "ModelCall",
     "OAuthState",
     "Participant",
     "Session",
+    "Spending",
     "Summary",
     "User",
     "Workspace",

@@ -1,13 +1,13 @@
 """Summaries and insights: the latest of each conversation."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, func, select, update
+from sqlalchemy import BigInteger, ColumnElement, and_, delete, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.models import Conversation, Insight, Summary
+from app.models import AnalysisClaim, Conversation, Insight, Summary
 from app.schemas.enums import Outcome, Sentiment
 from app.schemas.rows import AnalysisRow, Labels
 
@@ -46,6 +46,35 @@ class AnalysisRepository:
             return None
         sealed, (sentiment, outcome, *rest) = row[: len(parts)], row[len(parts) :]
         return AnalysisRow(dict(zip(parts, sealed, strict=True)), Sentiment(sentiment), Outcome(outcome), *rest)
+
+    async def claim(self, kind: str, workspace_id: int, conversation_id: str, claim_id: int, lease: timedelta) -> bool:
+        """Makes nobody else make the analysis for a while; returns False if somebody does, or there is nothing."""
+        here = select(
+            Conversation.workspace_id,
+            Conversation.conversation_id,
+            literal(kind),
+            literal(claim_id, BigInteger),
+            func.now() + literal(lease),
+        ).where(Conversation.workspace_id == workspace_id, Conversation.conversation_id == conversation_id)
+        columns = ["workspace_id", "conversation_id", "kind", "claim_id", "leased_until"]
+        statement = upsert(AnalysisClaim).from_select(columns, here)
+        new = {name: statement.excluded[name] for name in ("claim_id", "leased_until")}
+        statement = statement.on_conflict_do_update(
+            index_elements=["workspace_id", "conversation_id", "kind"],
+            set_=new,
+            where=AnalysisClaim.leased_until < func.now(),
+        )
+        return (await self._connection.execute(statement)).rowcount == 1
+
+    async def release(self, kind: str, workspace_id: int, conversation_id: str, claim_id: int) -> bool:
+        """Lets others make the analysis; returns False if it was not claimed under this number any more."""
+        statement = delete(AnalysisClaim).where(
+            AnalysisClaim.workspace_id == workspace_id,
+            AnalysisClaim.conversation_id == conversation_id,
+            AnalysisClaim.kind == kind,
+            AnalysisClaim.claim_id == claim_id,
+        )
+        return (await self._connection.execute(statement)).rowcount == 1
 
     async def put(
         self,

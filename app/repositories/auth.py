@@ -42,6 +42,15 @@ class AuthRepository:
             found.append(await self._connection.scalar(session))
         return None if None in found else [Role(role) for role in found if role]
 
+    async def is_actor(self, workspace_id: int, kind: str, number: int) -> bool:
+        """Says whether there is such a ``key`` or ``member`` in the workspace."""
+        if number >= 2**63:
+            return False
+        if kind == "key":
+            return await self.key(workspace_id, number) is not None
+        member = select(Membership.member_id).where(_made_by(literal(number), workspace_id))
+        return kind == "member" and (await self._connection.execute(member)).first() is not None
+
     async def add_key(self, key: ApiKeyRow) -> None:
         """Stores a key."""
         await self._connection.execute(insert(ApiKey).values(key._asdict()))

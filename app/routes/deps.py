@@ -30,6 +30,7 @@ from app.schemas.base import Id
 from app.schemas.chats import BATCH_SIZE, MessageIn
 from app.schemas.enums import Role
 from app.schemas.problems import ProblemDocument, field_errors
+from app.schemas.usage import BudgetIn
 from app.schemas.viewer import Viewer
 from app.security.permissions import require
 from app.services.auth import Door
@@ -198,6 +199,7 @@ def _decode_segment(segment: object) -> str:
 
 _PathId = Annotated[Id, BeforeValidator(_decode_segment)]
 ConversationId = Annotated[_PathId, Path(examples=["order-1042"])]
+BudgetScope = Annotated[_PathId, Path(examples=["workspace", "key:2893478923478923"])]
 UserId = Annotated[_PathId, Path(examples=["ana"])]
 
 
@@ -263,6 +265,7 @@ def reply(model: BaseModel, status: int = 200, headers: dict[str, str] | None = 
 
 _DOCUMENTED: list[type[BaseModel]] = [
     AnalysisRequest,
+    BudgetIn,
     KeyIn,
     KeyRotation,
     MemberChange,

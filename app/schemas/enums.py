@@ -55,3 +55,10 @@ class Provider(StrEnum):
 
     GOOGLE = "google"
     GITHUB = "github"
+
+
+class BudgetPeriod(StrEnum):
+    """For how long a budget is, in UTC."""
+
+    DAY = "day"
+    MONTH = "month"

@@ -190,3 +190,21 @@ _ENTRY: dict[str, Any] = {
     "details": {"conversations": 1, "messages": 3},
 }
 AUDIT_LIST: dict[str, Any] = {"data": [_ENTRY], "has_more": True, "next_cursor": _CURSOR}
+USAGE: dict[str, Any] = {
+    "data": [
+        {
+            "day": "2026-11-22",
+            "model": "xai/grok-4.3",
+            "calls": 12,
+            "answered": 11,
+            "prompt_tokens": 18_340,
+            "completion_tokens": 2_210,
+            "cost_usd": 0.02845,
+        }
+    ],
+    "cost_usd": 0.02845,
+    "budgets": [
+        {"scope": "workspace", "period": "day", "limit_usd": 5.0, "spent_usd": 0.02845, "left_usd": 4.97155},
+    ],
+}
+BUDGET_IN: dict[str, Any] = {"day_usd": 5.0, "month_usd": 50.0}

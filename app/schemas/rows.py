@@ -1,6 +1,7 @@
 """What crosses the storage door: texts sealed, everything else plain."""
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 from app.schemas.chats import Conversation
@@ -143,3 +144,38 @@ class AnalysisRow(NamedTuple):
     stale: bool
     created_at: datetime
     updated_at: datetime
+
+
+class ModelCallRow(NamedTuple):
+    """A call of a provider that begins; what it will take is not known yet."""
+
+    workspace_id: int
+    actor: str
+    task: str
+    model: str
+    outcome: str
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: Decimal
+    latency_ms: int
+
+
+class UsageRow(NamedTuple):
+    """A model's calls on a day."""
+
+    day: date
+    model: str
+    calls: int
+    answered: int
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: Decimal
+
+
+class BudgetRow(NamedTuple):
+    """A budget, and what was spent of it."""
+
+    scope: str
+    period: str
+    limit_usd: Decimal
+    spent_usd: Decimal

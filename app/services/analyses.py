@@ -4,7 +4,8 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Generic, TypeVar
+from datetime import datetime, timedelta
+from typing import Any, Generic, TypeGuard, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -25,15 +26,21 @@ from app.schemas.drafts import Draft, InsightsDraft, SummaryDraft, Turn
 from app.schemas.enums import Outcome, Role, Sentiment
 from app.schemas.rows import AnalysisRow, Labels
 from app.schemas.viewer import Viewer
+from app.security.api_keys import random_id
 from app.security.blind_index import keyword_hash
 from app.security.encryption import MESSAGE
 from app.services.auth import confirm
 from app.services.drafts import checked_insights, checked_summary
+from app.services.usage import UsageService
 from app.services.workspaces import WorkspaceService
 
-HEAD_BYTES = 2**19
-TAIL_BYTES = 3 * 2**19
+HEAD_BYTES = 2**22
+TAIL_BYTES = 3 * 2**22
 """How much of a conversation's ends is read at the most; what lies between them is told in the coverage."""
+
+LEASE_MARGIN = timedelta(seconds=65)
+"""What an analysis may take beyond the deadline of the models: the built-in engine's time, and the database's."""
+POLL_S = 0.2
 
 D = TypeVar("D", bound=Draft)
 B = TypeVar("B", SummaryBody, InsightsBody)
@@ -49,9 +56,10 @@ class AnalysisService(ABC, Generic[D, B, R]):
     task: Task[D]
     result: type[R]
 
-    def __init__(self, db: Database, workspaces: WorkspaceService, gateway: Gateway) -> None:
+    def __init__(self, db: Database, workspaces: WorkspaceService, usage: UsageService, gateway: Gateway) -> None:
         self._db = db
         self._workspaces = workspaces
+        self._usage = usage
         self._gateway = gateway
         self._running: dict[tuple[int, str], asyncio.Task[None]] = {}
 
@@ -81,37 +89,66 @@ class AnalysisService(ABC, Generic[D, B, R]):
     async def make(self, viewer: Viewer, request: AnalysisRequest) -> R:
         """Returns what is stored if nothing changed since, otherwise what a model says now.
 
-        Everybody who asks at the same time waits for one call; it does not end when one of them leaves.
+        Everybody who asks at the same time, on any instance, waits for one run, which outlives those who leave.
 
         Raises:
             NotFound: if the conversation does not exist, or was deleted meanwhile.
             Unauthenticated, Forbidden: if the viewer may not ask any more.
         """
-        if not request.force:
-            found = await self._stored(viewer.workspace_id, request.conversation_id)
-            if found and not found.stale:
-                return found
-        await self._make_together(viewer.workspace_id, request.conversation_id)
+        found = await self._stored(viewer.workspace_id, request.conversation_id)
+        if found and not found.stale and not request.force:
+            return found
+        known = found.updated_at if found else None
+        made = await self._made(viewer, request.conversation_id, known if request.force else None)
         async with self._db.read() as unit:
             await confirm(unit, viewer, Role.EDITOR)
-        return await self.get(viewer, request.conversation_id)
+        return made
 
-    async def _make_together(self, workspace_id: int, conversation_id: str) -> None:
-        key = workspace_id, conversation_id
+    async def _made(self, viewer: Viewer, conversation_id: str, known: datetime | None) -> R:
+        """Returns an analysis of all the messages that are there now, and not the ``known`` one again."""
+        key = viewer.workspace_id, conversation_id
         if earlier := self._running.get(key):
             # What it makes is good enough, unless it had begun before a message that this request is to see.
             with suppress(Problem):
                 await asyncio.shield(earlier)
-                found = await self._stored(workspace_id, conversation_id)
-                if found and not found.stale:
-                    return
+                found = await self._stored(*key)
+                if self._is_new(found, known):
+                    return found
         running = self._running.get(key)
         if running is None:
-            running = self._running[key] = asyncio.create_task(self._make(workspace_id, conversation_id))
+            running = self._running[key] = asyncio.create_task(self._make(viewer, conversation_id, known))
             running.add_done_callback(lambda _: self._running.pop(key, None))
         await asyncio.shield(running)
+        return await self.get(viewer, conversation_id)
 
-    async def _make(self, workspace_id: int, conversation_id: str) -> None:
+    def _is_new(self, found: R | None, known: datetime | None) -> TypeGuard[R]:
+        return found is not None and not found.stale and found.updated_at != known
+
+    async def _make(self, viewer: Viewer, conversation_id: str, known: datetime | None) -> None:
+        place = self.kind, viewer.workspace_id, conversation_id
+        claim_id = random_id()
+        lease = timedelta(seconds=self._gateway.deadline_s) + LEASE_MARGIN
+        while True:
+            async with self._db.write() as unit:
+                claimed = await unit.analyses.claim(*place, claim_id, lease)
+                if not claimed and await unit.chats.conversation(viewer.workspace_id, conversation_id) is None:
+                    raise NotFound("There is no such conversation.")
+            if not claimed:
+                await asyncio.sleep(POLL_S)
+                continue
+            try:
+                # Somebody else may have been quicker, between the look at what is stored and the claim.
+                found = await self._stored(viewer.workspace_id, conversation_id)
+                if self._is_new(found, known) or await self._ask(viewer, conversation_id, claim_id):
+                    return
+            finally:
+                with suppress(Problem):
+                    async with self._db.write() as unit:
+                        await unit.analyses.release(*place, claim_id)
+
+    async def _ask(self, viewer: Viewer, conversation_id: str, claim_id: int) -> bool:
+        """Asks the models and stores what they say; returns False if that took longer than the lease."""
+        workspace_id = viewer.workspace_id
         keys = await self._workspaces.keys(workspace_id)
         cipher = keys.conversation(conversation_id)
         async with self._db.read() as unit:
@@ -132,12 +169,17 @@ class AnalysisService(ABC, Generic[D, B, R]):
             )
             for message in sealed
         ]
-        answer = await self._gateway.answer(self.task, turns)
+        answer = await self._gateway.answer(self.task, turns, self._usage.ledger(viewer.caller, self.task.name))
         body = await asyncio.to_thread(self._check, answer.draft, turns)
         sentiment, outcome, keywords = self._labels(body)
         total = found.conversation.message_count
         parts = {**self._parts(body), "provenance": answer.provenance.model_dump(mode="json")}
         async with self._db.write() as unit:
+            if not await unit.analyses.release(self.kind, workspace_id, conversation_id, claim_id):
+                now = await unit.chats.conversation(workspace_id, conversation_id)
+                if now is None or now.created_at != found.created_at:
+                    raise NotFound("The conversation was deleted meanwhile.")
+                return False
             kept = await unit.analyses.put(
                 self.kind,
                 workspace_id,
@@ -152,6 +194,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
             )
         if not kept:
             raise NotFound("The conversation was deleted meanwhile.")
+        return True
 
     async def _stored(self, workspace_id: int, conversation_id: str) -> R | None:
         async with self._db.read() as unit:

@@ -146,6 +146,7 @@ class House:
             self.ids[name] = "ana"
         elif name == "key_id":
             self.ids[name] = str(parsed(await self.key(Role.VIEWER)))
+            self.ids["scope"] = f"key:{self.ids[name]}"
         else:
             spare = {"email": f"spare-{random_id()}@example.com", "role": Role.VIEWER}
             self.ids[name] = (await self.act("POST", "/workspace/members", json=spare))["id"]

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from app.routes import analyses, audit, auth, chats, health, members
+from app.routes import analyses, analytics, audit, auth, chats, health, members
 from app.routes.deps import SAFE_METHODS, AtLeast
 from app.schemas.enums import Provider, Role
 from app.security.api_keys import random_id
@@ -37,6 +37,7 @@ NEEDED: dict[str, Role | str] = {
     "getMe": Role.VIEWER,
     "getReadiness": PUBLIC,
     "getSummary": Role.VIEWER,
+    "getUsage": Role.VIEWER,
     "inviteMember": Role.ADMIN,
     "listAudit": Role.ADMIN,
     "listKeys": Role.ADMIN,
@@ -44,6 +45,7 @@ NEEDED: dict[str, Role | str] = {
     "listUserConversations": Role.VIEWER,
     "removeMember": Role.ADMIN,
     "rotateKey": Role.ADMIN,
+    "setBudget": Role.ADMIN,
     "storeMessages": Role.EDITOR,
     "summarizeConversation": Role.EDITOR,
 }
@@ -219,6 +221,7 @@ async def test_another_workspaces_admin_is_answered_as_if_ours_did_not_exist(
 ) -> None:
     house = matrix.house
     numbers = {name: str(random_id()) for name in ("key_id", "member_id")}
+    numbers["scope"] = f"key:{numbers['key_id']}"
     absent = {"conversation_id": "order-9999", "user_id": "eva", "provider": Provider.GITHUB, **numbers}
     named = {house.ids[name]: absent[name] for name in absent}
     before = state(house.database, house.workspace_id)
@@ -254,7 +257,7 @@ async def test_the_guards_are_those_of_the_table(app: FastAPI) -> None:
         own = {dependant.call.role} if isinstance(dependant.call, AtLeast) else set()
         return own.union(*(roles(part) for part in dependant.dependencies))
 
-    modules = (analyses, audit, auth, chats, health, members)
+    modules = (analyses, analytics, audit, auth, chats, health, members)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     found = {route.operation_id: roles(route.dependant) for route in routes}
     assert set(found) == {operation.name for operation in operations(app)}

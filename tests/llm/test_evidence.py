@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.llm.chunking import fit
+from app.llm.chunking import earlier, split
 from app.llm.evidence import check_quotes, normalize
 from app.schemas.drafts import TURNS, InsightsDraft, Quote, SummaryDraft, Turn
 from app.schemas.enums import UserType
@@ -110,21 +110,27 @@ def test_insights_speak_of_existing_senders_and_messages_once_and_in_order() -> 
     assert (kept.outcome.evidence, kept.outcome.verified) == ([], False)
 
 
-@given(st.lists(st.text(alphabet='a"\n\x01é😀', max_size=300), max_size=30), st.integers(0, 6_000))
-def test_what_is_shown_is_both_ends_and_never_more_than_the_limit(texts: list[str], limit: int) -> None:
+@given(st.lists(st.text(alphabet='a"\n\x01é😀', max_size=2_000), min_size=1, max_size=30), st.integers(400, 6_000))
+def test_parts_hold_every_message_whole_in_order_and_fit(texts: list[str], room: int) -> None:
     chat = [turn(number, text) for number, text in enumerate(texts)]
-    shown = fit(chat, limit)
-    left_out = [each for each in chat if each not in shown]
-    assert len(TURNS.dump_json(shown).decode()) <= max(limit, 0) + 2
-    assert bool(left_out) == (len(TURNS.dump_json(chat).decode()) > limit + 1 if chat else False)
-    if left_out:
-        head = chat.index(left_out[0])
-        assert shown == [*chat[:head], *chat[head + len(left_out) :]]
+    parts = split(chat, room)
+    joined: dict[str, str] = {}
+    for each in (each for part in parts for each in part):
+        joined[each.message_id] = joined.get(each.message_id, "") + each.text
+    assert joined == {each.message_id: each.text for each in chat}
+    assert list(joined) == [each.message_id for each in chat]
+    for number, part in enumerate(parts):
+        size = len(TURNS.dump_json(part).decode())
+        assert size <= room + 2 or len(part) == 1
+        before = earlier(part, room)
+        assert before == part[len(part) - len(before) :]
+        if len(parts) > number + 1:
+            assert size + len(parts[number + 1][0].model_dump_json()) > room
+    assert len(parts) == 1 or len(TURNS.dump_json(chat).decode()) > room
 
 
-def test_most_of_what_is_shown_is_how_it_ended() -> None:
-    chat = [turn(number, "x" * 100) for number in range(1_000)]
-    shown = fit(chat, 50_000)
-    head = next(place for place, each in enumerate(shown) if each is not chat[place])
-    assert 2.5 < (len(shown) - head) / head < 3.5
-    assert shown[-1] is chat[-1]
+def test_a_message_longer_than_the_room_is_cut_and_nothing_is_lost() -> None:
+    [*pieces] = [each for part in split([turn(1, "\x01é" * 5_000)], 1_000) for each in part]
+    assert "".join(each.text for each in pieces) == "\x01é" * 5_000
+    assert len({each.message_id for each in pieces}) == 1
+    assert max(len(each.model_dump_json()) for each in pieces) <= 1_200

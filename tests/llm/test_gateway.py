@@ -15,9 +15,10 @@ import pytest
 from llmock.pytest_plugin import LLMock
 
 from app.errors import Unavailable
-from app.llm.gateway import Gateway, Hop
+from app.llm.gateway import Gateway
+from app.llm.hops import MOST_CALLS, Hop
+from app.llm.local.engine import LOCAL_MODEL
 from app.llm.parse import response_format
-from app.llm.provider import LOCAL_MODEL
 from app.llm.tasks import INSIGHTS, SUMMARY, Task
 from app.schemas.drafts import Turn
 from app.settings import ROOT
@@ -134,6 +135,7 @@ def compressed(reply: Reply) -> Reply:
 
 
 WRONG = summary_answer()
+REPAIRED = ("empty_answer", "invalid_answer", "cut_answer")
 FAILURES = {
     "bad request": (failure(400), "rejected"),
     "wrong key": (failure(401), "unauthorized"),
@@ -169,7 +171,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("reply", "reason"), FAILURES.values(), ids=FAILURES.keys())
-async def test_when_grok_fails_gemini_is_asked_once(providers: Providers, reply: Reply, reason: str) -> None:
+async def test_when_grok_fails_gemini_is_asked(providers: Providers, reply: Reply, reason: str) -> None:
     providers.grok.reply = reply
     seconds = 0.3 if reason == "timeout" else 30.0
     async with asyncio.timeout(20):
@@ -177,7 +179,7 @@ async def test_when_grok_fails_gemini_is_asked_once(providers: Providers, reply:
     assert answer.draft.model_dump() == summary_answer()
     assert answer.provenance.model == GEMINI
     assert [each.model_dump() for each in answer.provenance.fallbacks] == [{"model": GROK, "reason": reason}]
-    assert (len(providers.grok.requests), len(providers.gemini.requests)) == (1, 1)
+    assert (len(providers.grok.requests), len(providers.gemini.requests)) == (2 if reason in REPAIRED else 1, 1)
 
 
 BLOCKED = Reply(json.dumps({"promptFeedback": {"blockReason": "SAFETY"}, "usageMetadata": {}}).encode())
@@ -203,9 +205,10 @@ async def test_when_both_fail_the_built_in_engine_answers(providers: Providers, 
     async with asyncio.timeout(20):
         answer = await gateway(providers.url, gemini_s=seconds).answer(SUMMARY, TURNS)
     made = answer.provenance
-    assert (made.model, made.provider, made.cost_usd, made.prompt_tokens) == (LOCAL_MODEL, "local", 0, 0)
+    assert (made.model, made.provider) == (LOCAL_MODEL, "local")
     assert [(each.model, each.reason) for each in made.fallbacks] == [(GROK, "rate_limited"), (GEMINI, reason)]
-    assert (len(providers.grok.requests), len(providers.gemini.requests)) == (1, 1)
+    asked_again = reason in (*REPAIRED, "unavailable")
+    assert (len(providers.grok.requests), len(providers.gemini.requests)) == (1, 2 if asked_again else 1)
 
 
 async def test_a_redirect_takes_neither_key_nor_conversation_elsewhere(providers: Providers) -> None:
@@ -214,7 +217,7 @@ async def test_a_redirect_takes_neither_key_nor_conversation_elsewhere(providers
     answer = await gateway(providers.url).answer(SUMMARY, TURNS)
     assert answer.provenance.model == LOCAL_MODEL
     assert not [each.target for each in providers.requests if each.target == "/elsewhere"]
-    assert len(providers.requests) == 2
+    assert len(providers.requests) == MOST_CALLS
 
 
 async def test_llmock_agrees_that_nothing_is_sent_twice(llmock: LLMock) -> None:
@@ -243,20 +246,13 @@ async def test_a_message_cannot_leave_its_place_in_the_transcript(providers: Pro
     assert transcript[0]["message_id"] == 'm"1'
 
 
-async def test_a_model_is_not_asked_about_nothing(providers: Providers) -> None:
-    answer = await gateway(providers.url, max_chars=1_000).answer(SUMMARY, [turn("m1", "late " * 1_000)])
-    assert answer.provenance.model == LOCAL_MODEL
-    assert [each.reason for each in answer.provenance.fallbacks] == ["too_long", "too_long"]
-    assert not providers.requests
-
-
 async def test_the_built_in_engine_takes_the_longest_message_and_says_that_it_did_not_read_its_end() -> None:
     answer = await Gateway([]).answer(SUMMARY, [turn("m1", "\x01\n" * 2**19), turn("m2", "late " * 4_000)])
     assert (answer.provenance.model, answer.messages_read) == (LOCAL_MODEL, 1)
 
 
 async def test_when_even_the_built_in_engine_fails_the_service_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.llm.provider._answer", lambda task, transcript: "nonsense")
+    monkeypatch.setattr("app.llm.gateway.answer", lambda task, turns: "nonsense")
     with pytest.raises(Unavailable):
         await Gateway([]).answer(SUMMARY, TURNS)
 
@@ -285,7 +281,7 @@ async def main():
         for reply in (failure(500), failure(400), failure(401), grok_reply("chat-canary"), grok_reply(None)):
             providers.grok.reply = reply
             await gateway(providers.url).answer(SUMMARY, [turn("m1", "chat-canary")])
-        assert len(providers.requests) == 10
+        assert len(providers.requests) == 15
 asyncio.run(main(), debug=True)
 """
 
@@ -298,6 +294,6 @@ def test_a_process_loads_litellm_late_stays_off_the_network_and_logs_no_content(
     )
     assert run.returncode == 0, run.stderr[-2_000:]
     written = run.stdout + run.stderr
-    assert written.count('"model_failed"') == 10
+    assert written.count('"model_failed"') == 15
     for secret in ("chat-canary", LEAK, XAI_KEY, GEMINI_KEY, SUMMARY.prompt[:40]):
         assert secret not in written, secret

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from app.llm.parse import ANSWER_CHARACTERS, InvalidAnswer, parse_answer, response_format
-from app.llm.provider import LOCAL_MODEL, litellm
+from app.llm.provider import litellm
 from app.llm.tasks import INSIGHTS, SUMMARY, Task
 from app.settings import Settings
 from tests.support.providers import insights_answer, summary_answer
@@ -90,4 +90,3 @@ def test_the_default_models_have_a_price_and_take_a_schema(name: str) -> None:
     known = library.model_cost[model]
     assert known["supports_response_schema"] is True
     assert min(known["input_cost_per_token"], known["output_cost_per_token"]) > 0
-    assert library.model_cost[LOCAL_MODEL]["input_cost_per_token"] == 0

@@ -24,6 +24,7 @@ class Reply:
     content_type: str = "application/json"
     manner: str = "whole"
     location: str = ""
+    retry_after: str = ""
     encoding: str = "identity"
 
 
@@ -107,9 +108,10 @@ def _text(content: object) -> str | None:
 
 @dataclass
 class StandIn:
-    """One provider: what it was sent, what it replies, and a gate that its replies wait for."""
+    """One provider: what it was sent, what it replies (``replies`` first), and a gate that its replies wait for."""
 
     reply: Reply
+    replies: list[Reply] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -158,7 +160,7 @@ async def open_providers() -> AsyncIterator[Providers]:
         side.requests.append(request)
         side.asked.set()
         await side.gate.wait()
-        await _send(side.reply, writer)
+        await _send(side.replies.pop(0) if side.replies else side.reply, writer)
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async def connection() -> None:
@@ -192,6 +194,8 @@ async def _send(reply: Reply, writer: asyncio.StreamWriter) -> None:
     head = f"HTTP/1.1 {reply.status} X\r\nContent-Type: {reply.content_type}\r\nConnection: close\r\n"
     if reply.encoding != "identity":
         head += f"Content-Encoding: {reply.encoding}\r\n"
+    if reply.retry_after:
+        head += f"Retry-After: {reply.retry_after}\r\n"
     if reply.location:
         head += f"Location: {reply.location}\r\n"
     head += f"Content-Length: {len(reply.body)}\r\n\r\n"

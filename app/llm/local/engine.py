@@ -12,6 +12,13 @@ from app.llm.local.text import Chat
 from app.schemas.drafts import DraftOutcome, InsightsDraft, SummaryDraft, Turn
 from app.schemas.enums import Outcome
 
+LOCAL_MODEL = "local/extractive"
+
+
+def answer(task: str, turns: Sequence[Turn]) -> SummaryDraft | InsightsDraft:
+    """Returns what is asked for: a ``summary`` or ``insights``."""
+    return summarize(turns) if task == "summary" else analyze(turns)
+
 
 def summarize(turns: Sequence[Turn]) -> SummaryDraft:
     """Summarise a conversation by its own words; the same turns always give the same draft."""

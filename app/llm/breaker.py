@@ -1,0 +1,42 @@
+"""A circuit breaker (Nygard, Release It!): whoever keeps failing is left alone for a while."""
+
+import time
+from collections.abc import Callable
+
+FAILURES = 5
+OPEN_S = 30.0
+
+
+class Breaker:
+    """Opens after so many failures in a row; later one call may try, and closes it or opens it again.
+
+    ``clock`` returns seconds that never go back.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._failures = 0
+        self._opens_at = 0.0
+
+    def allows(self) -> bool:
+        """Says whether a call may be made; the first one after a while keeps others away until it is known."""
+        now = self._clock()
+        if now < self._opens_at:
+            return False
+        if self._failures >= FAILURES:
+            self._opens_at = now + OPEN_S
+        return True
+
+    def succeeded(self) -> None:
+        """Notes a call that was answered, whether or not the answer was of use."""
+        self._failures, self._opens_at = 0, 0.0
+
+    def failed(self) -> None:
+        """Notes a call that was not answered."""
+        self._failures += 1
+        if self._failures >= FAILURES:
+            self._opens_at = self._clock() + OPEN_S
+
+    def hold(self, seconds: float) -> None:
+        """Keeps calls away for as long as the provider asked for."""
+        self._opens_at = max(self._opens_at, self._clock() + seconds)

@@ -1,0 +1,265 @@
+"""Asking providers: Grok, then Gemini, each call within a deadline, paid for, counted, and checked before it counts."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from app.llm.breaker import Breaker
+from app.llm.parse import InvalidAnswer, parse_answer, response_format
+from app.llm.provider import http_client, litellm
+from app.llm.tasks import Task
+from app.schemas.analyses import Fallback
+from app.schemas.drafts import Draft
+
+D = TypeVar("D", bound=Draft)
+
+MOST_CALLS = 3
+"""How often providers are called for one prompt at the most, repairs and fallback included."""
+PATIENCE_S = 3.0
+"""For how long a provider that asks for patience is waited for; for longer the next one is asked."""
+MAX_ANSWER_TOKENS = 16_384
+CHARACTERS_PER_TOKEN = 3
+"""On the safe side of what English has, to reserve enough money."""
+
+# By class name, most specific first: litellm's errors are subclasses of one another.
+_REASONS = (
+    ("Timeout", "timeout"),
+    ("TimeoutError", "timeout"),
+    ("CancelledError", "cancelled"),
+    ("RateLimitError", "rate_limited"),
+    ("AuthenticationError", "unauthorized"),
+    ("ContentPolicyViolationError", "refused"),
+    ("ContextWindowExceededError", "too_long"),
+    ("BadRequestError", "rejected"),
+    ("NotFoundError", "rejected"),
+)
+_REPAIRED = ("invalid_answer", "empty_answer", "cut_answer")
+_BILLED = ("timeout", "cancelled")
+"""Nobody knows what such a call cost: what was reserved stays spent."""
+_REPAIR = "That was no JSON object of the given schema. Answer again with that object alone, complete, and shorter."
+
+_log = structlog.get_logger(__name__)
+
+
+class NoAnswer(Exception):
+    """No provider answered usefully."""
+
+
+class OverBudget(Exception):
+    """The call would cost more than is left."""
+
+
+class Ledger(Protocol):
+    """Where calls are paid: what one may cost is reserved before it, and settled after it."""
+
+    async def reserve(self, model: str, cost_usd: float) -> int:
+        """Returns the number of the call; raises ``OverBudget``."""
+        ...
+
+    async def settle(self, call_id: int, outcome: str, usage: "Usage") -> None:
+        """Writes down what became of the call."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a call took."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float
+    latency_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """A model to ask: ``timeout_s`` bounds one whole answer, ``max_chars`` what it is shown."""
+
+    model: str
+    timeout_s: float
+    max_chars: int
+    api_key: str | None = field(default=None, repr=False)
+    api_base: str | None = None
+    breaker: Breaker = field(default_factory=Breaker, compare=False, repr=False)
+
+
+@dataclass
+class Run:
+    """One question: until when it may take (seconds of the loop's clock), who pays, and what came of it so far."""
+
+    ends_at: float
+    ledger: Ledger
+    model: str = ""
+    fallbacks: list[Fallback] = field(default_factory=list)
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost_usd: float = 0.0
+    digest: Any = field(default_factory=hashlib.sha256)
+
+    def fell(self, model: str, reason: str) -> None:
+        """Notes why a model was not the one."""
+        if (fallback := Fallback(model=model, reason=reason)) not in self.fallbacks:
+            self.fallbacks.append(fallback)
+
+
+class Hops:
+    """The providers in the order they are asked."""
+
+    def __init__(self, hops: Sequence[Hop]) -> None:
+        self._hops = list(hops)
+
+    def __bool__(self) -> bool:
+        return bool(self._hops)
+
+    @property
+    def room(self) -> int:
+        """How many characters every one of them reads at once."""
+        return min(hop.max_chars for hop in self._hops)
+
+    async def ask(self, task: Task[D], prompt: str, shown: str, run: Run) -> D:
+        """Returns the first valid answer; raises ``NoAnswer``, and what failed stands in the run."""
+        run.digest.update(shown.encode())
+        calls = _Calls(MOST_CALLS)
+        for hop in self._hops:
+            answer = await self._ask_one(hop, calls, task, prompt, shown, run)
+            if answer is not None:
+                run.model = hop.model
+                return answer
+        raise NoAnswer
+
+    async def _ask_one(self, hop: Hop, calls: "_Calls", task: Task[D], prompt: str, shown: str, run: Run) -> D | None:
+        messages = [{"role": "system", "content": prompt}, {"role": "user", "content": shown}]
+        last = hop is self._hops[-1]
+        again = True
+        while calls.left:
+            if not hop.breaker.allows():
+                run.fell(hop.model, "circuit_open")
+                return None
+            calls.left -= 1
+            said: list[str] = []
+            try:
+                answer = await self._call(hop, task, messages, run, said)
+            except Exception as error:  # noqa: BLE001 — a provider may fail in any way; the next one is asked
+                reason = _reason(error)
+                # Never the error's text: it is the provider's, and may hold the prompt.
+                _log.warning("model_failed", model=hop.model, reason=reason, error=type(error).__name__)
+                wait_s = _note(hop.breaker, reason, error)
+            else:
+                hop.breaker.succeeded()
+                return answer
+            room = run.ends_at - asyncio.get_running_loop().time()
+            if again and reason in _REPAIRED:
+                messages += [
+                    {"role": "assistant", "content": "".join(said) or "null"},
+                    {"role": "user", "content": _REPAIR},
+                ]
+            elif again and wait_s is not None and wait_s <= min(PATIENCE_S, room):
+                await asyncio.sleep(wait_s)
+            elif not (again and last and reason == "unavailable" and room > 0):
+                run.fell(hop.model, reason)
+                return None
+            again = False
+            if not calls.left:
+                run.fell(hop.model, reason)
+        return None
+
+    async def _call(self, hop: Hop, task: Task[D], messages: list[dict[str, str]], run: Run, said: list[str]) -> D:
+        library = await litellm()
+        seconds = min(hop.timeout_s, run.ends_at - asyncio.get_running_loop().time())
+        if seconds <= 0:
+            raise TimeoutError
+        reserved = _most(library, hop.model, messages)
+        call_id = await run.ledger.reserve(hop.model, reserved)
+        started = time.perf_counter()
+        outcome, tokens, cost_usd = "cancelled", (0, 0), 0.0
+        try:
+            async with http_client(seconds) as client, asyncio.timeout(seconds):
+                response = await library.acompletion(
+                    model=hop.model,
+                    messages=messages,
+                    response_format=response_format(task),
+                    api_key=hop.api_key,
+                    api_base=hop.api_base,
+                    client=client,
+                    timeout=seconds,
+                    max_tokens=MAX_ANSWER_TOKENS,
+                    max_retries=0,
+                    num_retries=0,
+                )
+            tokens = response.usage.prompt_tokens or 0, response.usage.completion_tokens or 0
+            cost_usd = response._hidden_params.get("response_cost") or 0.0
+            draft = _draft(task, response, said)
+            outcome = "answered"
+        except BaseException as error:
+            outcome = _reason(error)
+            raise
+        finally:
+            run.prompt_tokens += tokens[0]
+            run.completion_tokens += tokens[1]
+            run.cost_usd += cost_usd
+            took = round((time.perf_counter() - started) * 1000)
+            spent = reserved if outcome in _BILLED else cost_usd
+            await asyncio.shield(run.ledger.settle(call_id, outcome, Usage(*tokens, spent, took)))
+        return draft
+
+
+class _Calls:
+    def __init__(self, left: int) -> None:
+        self.left = left
+
+
+def _draft(task: Task[D], response: Any, said: list[str]) -> D:
+    choice = response.choices[0]
+    if choice.finish_reason == "content_filter":
+        raise InvalidAnswer("refused")
+    if isinstance(choice.message.content, str):
+        said.append(choice.message.content[:MAX_ANSWER_TOKENS])
+    if choice.finish_reason == "length":
+        raise InvalidAnswer("cut_answer")
+    return parse_answer(task, choice.message.content)
+
+
+def _most(library: Any, model: str, messages: Sequence[dict[str, str]]) -> float:
+    """Returns what a call may cost at the most, in US dollars."""
+    price = library.model_cost.get(model) or library.model_cost.get(model.partition("/")[2]) or {}
+    tokens = sum(len(message["content"]) for message in messages) / CHARACTERS_PER_TOKEN
+    per_token = price.get("input_cost_per_token") or 0.0, price.get("output_cost_per_token") or 0.0
+    return float(tokens * per_token[0] + MAX_ANSWER_TOKENS * per_token[1])
+
+
+def _note(breaker: Breaker, reason: str, error: Exception) -> float | None:
+    """Tells the breaker of a failure; returns how long the provider wants to be left alone, if it said so."""
+    if reason in ("timeout", "unavailable", "unauthorized"):
+        breaker.failed()
+    if reason != "rate_limited":
+        return None
+    wait_s = _retry_after(error)
+    if wait_s is not None:
+        breaker.hold(wait_s)
+    return wait_s
+
+
+def _retry_after(error: Exception) -> float | None:
+    headers = getattr(getattr(error, "response", None), "headers", None)
+    headers = headers or getattr(error, "litellm_response_headers", None) or {}
+    try:
+        return min(max(float(headers.get("retry-after", "")), 0.0), 3_600.0)
+    except ValueError:
+        return None
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, InvalidAnswer):
+        return error.reason
+    if isinstance(error, OverBudget):
+        return "over_budget"
+    if getattr(error, "status_code", None) == HTTPStatus.FORBIDDEN:
+        return "unauthorized"
+    names = {cls.__name__ for cls in type(error).__mro__}
+    return next((reason for name, reason in _REASONS if name in names), "unavailable")

@@ -1,0 +1,45 @@
+"""What models are asked and what it costs."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import TypeAdapter
+
+from app.routes.deps import Admin, App, BudgetScope, Reader, json_body, read_json, reference, reply
+from app.routes.problems import describe
+from app.schemas.usage import BudgetIn, Usage, UsageQuery
+
+router = APIRouter(tags=["analytics"])
+
+_budget = TypeAdapter(BudgetIn)
+
+
+@router.get(
+    "/analytics/usage",
+    operation_id="getUsage",
+    summary="What models cost",
+    response_model=Usage,
+    responses=describe(400, 401, 403, 422, 429, 503),
+)
+async def get_usage(app: App, viewer: Reader, query: Annotated[UsageQuery, Query()]) -> Response:
+    """Returns calls, tokens and cost by day and model, and what is left of the budgets."""
+    return reply(await app.usage.used(viewer, query))
+
+
+@router.put(
+    "/analytics/budgets/{scope}",
+    operation_id="setBudget",
+    summary="Set a budget",
+    status_code=204,
+    response_class=Response,
+    responses=describe(400, 401, 403, 404, 413, 415, 422, 429, 503),
+    openapi_extra=json_body(reference(BudgetIn)),
+)
+async def set_budget(request: Request, app: App, viewer: Admin, scope: BudgetScope) -> Response:
+    """Sets what models may cost a day and a month: all of the `workspace`, a `key:<id>` or a `member:<id>`.
+
+    What a call may cost is reserved before it. When too little is left, the built-in engine answers, and `provenance`
+    says `over_budget`.
+    """
+    await app.usage.set_budget(viewer, scope, await read_json(request, _budget))
+    return Response(status_code=204)
