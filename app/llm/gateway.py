@@ -31,11 +31,20 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[D]):
-    """A valid answer, who gave it, and how many of the messages shown were read to their end."""
+    """A valid answer, who gave it, and on how many messages it rests; ``updated`` if made from an earlier one."""
 
     draft: D
     provenance: Provenance
     messages_read: int
+    updated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Update(Generic[D]):
+    """What was answered before, and the messages that came since."""
+
+    before: D
+    new: Sequence[Turn]
 
 
 class Free:
@@ -56,8 +65,16 @@ class Gateway:
         self._hops = Hops(hops)
         self.deadline_s = deadline_s
 
-    async def answer(self, task: Task[D], turns: Sequence[Turn], ledger: Ledger | None = None) -> Answer[D]:
+    async def answer(
+        self,
+        task: Task[D],
+        turns: Sequence[Turn],
+        ledger: Ledger | None = None,
+        update: Update[D] | None = None,
+    ) -> Answer[D]:
         """Returns an answer for a whole conversation; what failed before it stands in its provenance.
+
+        With an update a model reads only that, if it is not too long; the built-in engine always reads everything.
 
         A conversation that is longer than what a model reads at once is read in parts, and the answers are merged.
         """
@@ -66,10 +83,15 @@ class Gateway:
         kept_s = min(self.deadline_s / 2, characters * LOCAL_S_PER_CHARACTER)
         run = Run(asyncio.get_running_loop().time() + self.deadline_s - kept_s, ledger or Free())
         read = len(turns)
+        shown = _shown(update) if update else ""
+        updated = bool(update and self._hops and len(shown) <= self._hops.room)
         try:
-            draft = await self._by_providers(task, turns, run)
+            if updated:
+                draft = await self._hops.ask(task, task.update, shown, run)
+            else:
+                draft = await self._by_providers(task, turns, run)
         except NoAnswer:
-            draft = await _by_engine(task, turns)
+            draft, updated = await _by_engine(task, turns), False
             run.model = LOCAL_MODEL
             read = sum(len(turn.text) <= MESSAGE_CHARS for turn in turns)
         provenance = Provenance(
@@ -83,7 +105,7 @@ class Gateway:
             cost_usd=run.cost_usd,
             latency_ms=round((time.perf_counter() - started) * 1000),
         )
-        return Answer(draft, provenance, read)
+        return Answer(draft, provenance, read, updated)
 
     async def _by_providers(self, task: Task[D], turns: Sequence[Turn], run: Run) -> D:
         if not self._hops:
@@ -128,6 +150,10 @@ async def _by_engine(task: Task[D], turns: Sequence[Turn]) -> D:
 
 def _dump(turns: Sequence[Turn]) -> str:
     return TURNS.dump_json(list(turns)).decode()
+
+
+def _shown(update: Update[D]) -> str:
+    return f'{{"before":{update.before.model_dump_json()},"messages":{_dump(update.new)}}}'
 
 
 def _part(parts: Sequence[Sequence[Turn]], number: int, room: int) -> str:

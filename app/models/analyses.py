@@ -1,6 +1,6 @@
 """Summaries and insights, their texts sealed."""
 
-from sqlalchemy import Integer
+from sqlalchemy import BigInteger, Integer
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
 from app.models.base import Base, BigId, ClientId, CreatedAt, of_conversation, one_of
@@ -12,6 +12,7 @@ class _Analysis:
     conversation_id: Mapped[ClientId] = mapped_column(primary_key=True)
     messages_read: Mapped[int] = mapped_column(Integer)
     messages_total: Mapped[int] = mapped_column(Integer)
+    through_sequence: Mapped[int | None] = mapped_column(BigInteger)
     provenance: Mapped[bytes]
     created_at: Mapped[CreatedAt]
     updated_at: Mapped[CreatedAt]
@@ -39,6 +40,7 @@ class Summary(_Analysis, Base):
     sentiment: Mapped[str]
     outcome: Mapped[str]
     keywords: Mapped[bytes]
+    changes: Mapped[bytes | None]
 
 
 class Insight(_Analysis, Base):

@@ -13,7 +13,7 @@ from app.schemas.rows import AnalysisRow, Labels
 
 _TABLES: dict[str, type[Summary] | type[Insight]] = {"summary": Summary, "insights": Insight}
 _PARTS = {
-    "summary": ("summary", "action_items", "decisions", "questions", "keywords", "provenance"),
+    "summary": ("summary", "action_items", "decisions", "questions", "keywords", "changes", "provenance"),
     "insights": ("details", "provenance"),
 }
 
@@ -37,6 +37,7 @@ class AnalysisRepository:
                 (Conversation.message_count != table.messages_total).label("stale"),
                 table.created_at,
                 table.updated_at,
+                table.through_sequence,
             )
             .select_from(table)
             .join(Conversation, _same_conversation(table, workspace_id, conversation_id))
@@ -86,6 +87,7 @@ class AnalysisRepository:
         parts: Mapping[str, bytes],
         messages_read: int,
         messages_total: int,
+        through_sequence: int,
         labels: Labels,
     ) -> bool:
         """Stores an analysis of the conversation that was made at ``made_at``, and what it says of the conversation.
@@ -108,6 +110,7 @@ class AnalysisRepository:
             "outcome": labels.outcome,
             "messages_read": messages_read,
             "messages_total": messages_total,
+            "through_sequence": through_sequence,
         }
         statement = upsert(table).values(workspace_id=workspace_id, conversation_id=conversation_id, **values)
         written = await self._connection.execute(

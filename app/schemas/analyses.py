@@ -1,6 +1,6 @@
 """Summaries and insights as they are stored and returned."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, StrictBool
 
@@ -87,6 +87,21 @@ class Analysis(Schema):
     updated_at: Timestamp
 
 
+class Change(Schema):
+    """An action item, a decision or a question that is not as it was."""
+
+    kind: Literal["action_item", "decision", "question"]
+    text: str
+
+
+class Changes(Schema):
+    """What new messages changed since the summary before."""
+
+    opened: Annotated[list[Change], Field(description="Was not there before.")]
+    closed: Annotated[list[Change], Field(description="Was answered, or is no longer to be done.")]
+    changed: Annotated[list[Change], Field(description="Is there still, and says something else.")]
+
+
 class SummaryBody(Schema):
     """What a summary says."""
 
@@ -97,6 +112,10 @@ class SummaryBody(Schema):
     sentiment: Sentiment
     outcome: Outcome
     keywords: list[str]
+    changes: Annotated[
+        Changes | None,
+        Field(description="What changed since the summary that this one was made from; null if from the whole."),
+    ] = None
 
 
 class Summary(Analysis, SummaryBody):

@@ -144,6 +144,7 @@ class AnalysisRow(NamedTuple):
     stale: bool
     created_at: datetime
     updated_at: datetime
+    through_sequence: int | None
 
 
 class ModelCallRow(NamedTuple):

@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from app.db import Database
 from app.errors import NotFound, Problem
-from app.llm.gateway import Gateway
+from app.llm.gateway import Gateway, Update
 from app.llm.tasks import INSIGHTS, SUMMARY, Task
 from app.schemas.analyses import (
     AnalysisRequest,
@@ -30,7 +30,7 @@ from app.security.api_keys import random_id
 from app.security.blind_index import keyword_hash
 from app.security.encryption import MESSAGE
 from app.services.auth import confirm
-from app.services.drafts import checked_insights, checked_summary
+from app.services.drafts import changes, checked_insights, checked_summary, draft_of
 from app.services.usage import UsageService
 from app.services.workspaces import WorkspaceService
 
@@ -64,8 +64,12 @@ class AnalysisService(ABC, Generic[D, B, R]):
         self._running: dict[tuple[int, str], asyncio.Task[None]] = {}
 
     @abstractmethod
-    def _check(self, draft: D, turns: Sequence[Turn]) -> B:
-        """Returns what is kept of a draft."""
+    def _check(self, draft: D, turns: Sequence[Turn], before: B | None) -> B:
+        """Returns what is kept of a draft; ``before`` is what it was made from, if not from the whole conversation."""
+
+    def _earlier(self, row: AnalysisRow, unseal: Any) -> tuple[B, D] | None:
+        """Returns what was kept, and that as a draft, if a model can bring it up to date."""
+        return None
 
     @abstractmethod
     def _parts(self, body: B) -> dict[str, Any]:
@@ -139,15 +143,20 @@ class AnalysisService(ABC, Generic[D, B, R]):
             try:
                 # Somebody else may have been quicker, between the look at what is stored and the claim.
                 found = await self._stored(viewer.workspace_id, conversation_id)
-                if self._is_new(found, known) or await self._ask(viewer, conversation_id, claim_id):
+                if self._is_new(found, known):
+                    return
+                if await self._ask(viewer, conversation_id, claim_id, anew=known is not None):
                     return
             finally:
                 with suppress(Problem):
                     async with self._db.write() as unit:
                         await unit.analyses.release(*place, claim_id)
 
-    async def _ask(self, viewer: Viewer, conversation_id: str, claim_id: int) -> bool:
-        """Asks the models and stores what they say; returns False if that took longer than the lease."""
+    async def _ask(self, viewer: Viewer, conversation_id: str, claim_id: int, *, anew: bool) -> bool:
+        """Asks the models and stores what they say; returns False if that took longer than the lease.
+
+        ``anew`` is about the whole conversation, otherwise what is new may be enough.
+        """
         workspace_id = viewer.workspace_id
         keys = await self._workspaces.keys(workspace_id)
         cipher = keys.conversation(conversation_id)
@@ -157,6 +166,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
             if found is None:
                 raise NotFound("There is no such conversation.")
             sealed = await unit.chats.both_ends(workspace_id, conversation_id, HEAD_BYTES, TAIL_BYTES)
+            row = None if anew else await unit.analyses.get(self.kind, workspace_id, conversation_id)
         if not sealed:
             raise NotFound("The conversation was deleted meanwhile.")
         turns = [
@@ -169,10 +179,18 @@ class AnalysisService(ABC, Generic[D, B, R]):
             )
             for message in sealed
         ]
-        answer = await self._gateway.answer(self.task, turns, self._usage.ledger(viewer.caller, self.task.name))
-        body = await asyncio.to_thread(self._check, answer.draft, turns)
-        sentiment, outcome, keywords = self._labels(body)
         total = found.conversation.message_count
+        through = max(message.sequence for message in sealed)
+        new = [place for place, message in enumerate(sealed) if row and message.sequence > (row.through_sequence or 0)]
+        # Made from what was said before only if that read all of the rest.
+        grown = row is not None and row.messages_read == row.messages_total == total - len(new)
+        earlier = self._earlier(row, cipher.open) if row and grown and len(new) < len(sealed) / 2 else None
+        update = Update(earlier[1], [turns[place] for place in new]) if earlier else None
+        ledger = self._usage.ledger(viewer.caller, self.task.name)
+        answer = await self._gateway.answer(self.task, turns, ledger, update)
+        before = earlier[0] if earlier and answer.updated else None
+        body = await asyncio.to_thread(self._check, answer.draft, turns, before)
+        sentiment, outcome, keywords = self._labels(body)
         parts = {**self._parts(body), "provenance": answer.provenance.model_dump(mode="json")}
         async with self._db.write() as unit:
             if not await unit.analyses.release(self.kind, workspace_id, conversation_id, claim_id):
@@ -190,6 +208,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
                 },
                 messages_read=min(answer.messages_read, total),
                 messages_total=total,
+                through_sequence=through,
                 labels=Labels(sentiment, outcome, [keyword_hash(keys.search_key, word) for word in keywords]),
             )
         if not kept:
@@ -205,7 +224,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
         return self._opened(conversation_id, row, keys.conversation(conversation_id).open)
 
     def _opened(self, conversation_id: str, row: AnalysisRow, unseal: Any) -> R:
-        parts = {name: _json.validate_json(unseal(self.kind, name, blob)) for name, blob in row.parts.items()}
+        parts = self._unsealed(row, unseal)
         body = self._body(parts, row.sentiment, row.outcome)
         return self.result(
             **dict(body),
@@ -221,14 +240,26 @@ class AnalysisService(ABC, Generic[D, B, R]):
             updated_at=row.updated_at,
         )
 
+    def _unsealed(self, row: AnalysisRow, unseal: Any) -> dict[str, Any]:
+        return {name: _json.validate_json(unseal(self.kind, name, blob)) for name, blob in row.parts.items() if blob}
+
 
 class SummaryService(AnalysisService[SummaryDraft, SummaryBody, Summary]):
     """Summaries of the viewer's conversations."""
 
     kind, task, result = "summary", SUMMARY, Summary
 
-    def _check(self, draft: SummaryDraft, turns: Sequence[Turn]) -> SummaryBody:
-        return checked_summary(draft, turns)
+    def _check(self, draft: SummaryDraft, turns: Sequence[Turn], before: SummaryBody | None) -> SummaryBody:
+        body = checked_summary(draft, turns)
+        return body.model_copy(update={"changes": changes(before, body)}) if before else body
+
+    def _earlier(self, row: AnalysisRow, unseal: Any) -> tuple[SummaryBody, SummaryDraft] | None:
+        parts = self._unsealed(row, unseal)
+        # What other prompts brought may not be what these ask for.
+        if parts["provenance"]["prompt_version"] != self.task.version:
+            return None
+        body = self._body(parts, row.sentiment, row.outcome)
+        return body, draft_of(body)
 
     def _parts(self, body: SummaryBody) -> dict[str, Any]:
         return body.model_dump(mode="json", exclude={"sentiment", "outcome"})
@@ -246,7 +277,7 @@ class InsightsService(AnalysisService[InsightsDraft, InsightsBody, Insights]):
 
     kind, task, result = "insights", INSIGHTS, Insights
 
-    def _check(self, draft: InsightsDraft, turns: Sequence[Turn]) -> InsightsBody:
+    def _check(self, draft: InsightsDraft, turns: Sequence[Turn], before: InsightsBody | None) -> InsightsBody:
         return checked_insights(draft, turns)
 
     def _parts(self, body: InsightsBody) -> dict[str, Any]:

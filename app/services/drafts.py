@@ -1,11 +1,13 @@
 """From a model's draft to what is kept: evidence checked, and whatever names nobody and nothing left out."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from app.llm.evidence import check_quotes, normalize
 from app.schemas.analyses import (
     ActionItem,
+    Change,
+    Changes,
     Evidence,
     InsightsBody,
     Item,
@@ -17,7 +19,18 @@ from app.schemas.analyses import (
     SentimentInsight,
     SummaryBody,
 )
-from app.schemas.drafts import DraftItem, InsightsDraft, SummaryDraft, Turn
+from app.schemas.drafts import (
+    DraftActionItem,
+    DraftItem,
+    DraftQuestion,
+    InsightsDraft,
+    Quote,
+    SummaryDraft,
+    Turn,
+)
+from app.schemas.enums import QuestionStatus
+
+_Kind = Literal["action_item", "decision", "question"]
 
 
 class _Stated(TypedDict):
@@ -78,6 +91,64 @@ def checked_insights(draft: InsightsDraft, turns: Sequence[Turn]) -> InsightsBod
         keywords=[Keyword(text=keyword.text, score=keyword.score) for keyword in draft.keywords],
         resolution=draft.resolution,
     )
+
+
+def draft_of(body: SummaryBody) -> SummaryDraft:
+    """Returns a summary as a model says one."""
+    return SummaryDraft(
+        summary=body.summary,
+        action_items=[
+            DraftActionItem(text=item.text, evidence=_quotes(item), owner=item.owner or "", due=item.due or "")
+            for item in body.action_items
+        ],
+        decisions=[DraftItem(text=item.text, evidence=_quotes(item)) for item in body.decisions],
+        questions=[
+            DraftQuestion(text=item.text, evidence=_quotes(item), status=item.status, answer=item.answer or "")
+            for item in body.questions
+        ],
+        sentiment=body.sentiment,
+        outcome=body.outcome,
+        keywords=body.keywords,
+    )
+
+
+def changes(before: SummaryBody, now: SummaryBody) -> Changes:
+    """Returns what became of the items of a summary; the same are those with the same words or a passage in common."""
+    found = Changes(opened=[], closed=[], changed=[])
+    kinds: list[tuple[_Kind, Sequence[Item], Sequence[Item]]] = [
+        ("action_item", before.action_items, now.action_items),
+        ("decision", before.decisions, now.decisions),
+        ("question", before.questions, now.questions),
+    ]
+    for kind, old, new in kinds:
+        left = list(old)
+        for item in new:
+            was = next((each for each in left if _same(each, item)), None)
+            if was is None:
+                found.opened.append(Change(kind=kind, text=item.text))
+                continue
+            left.remove(was)
+            if _is_open(was) and not _is_open(item):
+                found.closed.append(Change(kind=kind, text=item.text))
+            elif was.model_dump(exclude={"evidence", "verified"}) != item.model_dump(exclude={"evidence", "verified"}):
+                found.changed.append(Change(kind=kind, text=item.text))
+        found.closed.extend(Change(kind=kind, text=each.text) for each in left if _is_open(each))
+    return found
+
+
+def _is_open(item: Item) -> bool:
+    return isinstance(item, ActionItem) or (isinstance(item, Question) and item.status is QuestionStatus.UNANSWERED)
+
+
+def _same(one: Item, other: Item) -> bool:
+    passages = {(each.message_id, normalize(each.quote)) for each in one.evidence}
+    return normalize(one.text).casefold() == normalize(other.text).casefold() or any(
+        (each.message_id, normalize(each.quote)) in passages for each in other.evidence
+    )
+
+
+def _quotes(item: Item) -> list[Quote]:
+    return [Quote(message_id=each.message_id, quote=each.quote) for each in item.evidence]
 
 
 def _stated(item: DraftItem, texts: Mapping[str, str]) -> _Stated:

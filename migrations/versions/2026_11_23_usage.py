@@ -1,4 +1,4 @@
-"""Pay for model calls, and let one instance at a time make an analysis."""
+"""Pay for model calls, let one instance at a time make an analysis, and know up to where it read."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -74,6 +74,9 @@ def upgrade() -> None:
         _of_workspace("spending"),
         sa.PrimaryKeyConstraint("workspace_id", "scope", "period", "starts_on", name=op.f("spending_pkey")),
     )
+    for table in ("summaries", "insights"):
+        op.add_column(table, sa.Column("through_sequence", sa.BigInteger(), nullable=True))
+    op.add_column("summaries", sa.Column("changes", sa.LargeBinary(), nullable=True))
     for table, privileges in PRIVILEGES.items():
         op.execute(f"GRANT {privileges} ON {table} TO {ROLE}")
 
@@ -88,5 +91,8 @@ def _period(table: str) -> sa.CheckConstraint:
 
 
 def downgrade() -> None:
+    op.drop_column("summaries", "changes")
+    for table in ("insights", "summaries"):
+        op.drop_column(table, "through_sequence")
     for table in reversed(PRIVILEGES):
         op.drop_table(table)

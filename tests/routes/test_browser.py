@@ -85,6 +85,7 @@ async def unsafe_requests(browser: httpx.AsyncClient) -> list[tuple[str, str, An
         ("POST", "/auth/keys", {"name": "stolen", "role": "admin"}),
         ("POST", f"/auth/keys/{key}/rotate", None),
         ("DELETE", f"/auth/keys/{key}", None),
+        ("PUT", f"/analytics/budgets/{key}", {"day_usd": 1}),
         ("POST", "/auth/token", None),
         ("POST", "/workspace/members", {"email": "evil@example.com", "role": "admin"}),
         ("PATCH", f"/workspace/members/{member['id']}", {"role": "viewer"}),

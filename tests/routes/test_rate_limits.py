@@ -43,6 +43,7 @@ CALLS: dict[RateClass, list[Call]] = {
         ("GET", "/auth/keys", {}),
         ("GET", "/workspace/members", {}),
         ("GET", "/audit", {}),
+        ("GET", "/analytics/usage", {}),
         ("HEAD", "/chats/c1", {}),
     ],
     RateClass.WRITE: [
@@ -56,6 +57,7 @@ CALLS: dict[RateClass, list[Call]] = {
         ("POST", "/auth/keys/17/rotate", {}),
         ("DELETE", "/auth/keys/17", {}),
         ("POST", "/workspace/members", {"json": {"email": "ben@example.com", "role": "viewer"}}),
+        ("PUT", "/analytics/budgets/x", {"json": {}}),
         ("PATCH", "/workspace/members/17", {"json": {"role": "viewer"}}),
         ("DELETE", "/workspace/members/17", {}),
     ],
@@ -135,7 +137,7 @@ def from_address(app: FastAPI, host: str | None, key: str | None = None) -> http
 
 async def test_every_operation_with_a_credential_has_a_class(app: FastAPI) -> None:
     tried = {(method.lower(), path) for calls in CALLS.values() for method, path, _ in calls}
-    examples = {"{conversation_id}": "c1", "{user_id}": "ana", "{key_id}": "17", "{member_id}": "17"}
+    examples = {"{conversation_id}": "c1", "{user_id}": "ana", "{key_id}": "17", "{member_id}": "17", "{scope}": "x"}
     documented = {
         (method, path)
         for path, operations in app.openapi()["paths"].items()
