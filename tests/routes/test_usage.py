@@ -157,12 +157,12 @@ async def test_a_budget_for_nobody_or_of_nonsense_is_refused(accounts: Accounts,
     assert outcome(await admin.get("/analytics/usage", params={"from": "yesterday"})) == INVALID
 
 
-async def test_two_hundred_requests_over_two_instances_make_one_call(
+async def test_many_requests_at_once_over_two_instances_make_one_call(
     accounts: Accounts, admin: httpx.AsyncClient, models: Providers
 ) -> None:
     other = accounts.client(admin.headers["Authorization"][7:], await accounts.instance())
     models.grok.hold()
-    asking = [asyncio.create_task(summarize((admin, other)[number % 2])) for number in range(200)]
+    asking = [asyncio.create_task(summarize((admin, other)[number % 2])) for number in range(60)]
     await models.grok.asked.wait()
     models.grok.gate.set()
     found = await asyncio.gather(*asking)
