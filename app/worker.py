@@ -57,6 +57,7 @@ async def _work_on(connection: asyncpg.Connection, services: Services, stopping:
 
     async def stop() -> None:
         await stopping.wait()
+        _log.info("worker_stopping")
         manager.shutdown.set()
 
     stopper = asyncio.create_task(stop())
