@@ -2,24 +2,30 @@
 
 import asyncio
 import json
+import os
 import signal
+import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import asyncpg
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from app import worker
+from app.embedded import embedded_server
 from app.factory import Services, build
+from app.main import create_app
 from app.repositories.jobs import LOST
 from app.repositories.queue import queue_on
 from app.services.jobs import ITEMS_AT_ONCE, TRIES
 from app.settings import Settings
-from tests.conftest import url_of
-from tests.support.api import Workspace, message
+from tests.conftest import migrate, url_of
+from tests.support.api import Workspace, message, open_workspace
 from tests.support.jobs import entries, items, queued, run_all
 from tests.support.process import working
 from tests.support.providers import Providers, Reply, StandIn, grok_reply, open_providers, summary_answer
@@ -37,7 +43,7 @@ class Choosy(StandIn):
     poisoned = asyncio.Event()
 
     @property
-    def reply(self) -> Reply:  # type: ignore[override]  # decided when it is asked for
+    def reply(self) -> Reply:  # decided when it is asked for
         if POISON in json.dumps(self.requests[-1].body):
             self.poisoned.set()
             return Reply(b"", manner="hang")
@@ -196,6 +202,34 @@ async def test_a_worker_survives_the_loss_of_its_connections(
         assert not task.done()
 
 
+async def test_a_worker_survives_a_crash_of_postgresql(settings: Settings, providers: Providers) -> None:
+    with tempfile.TemporaryDirectory(prefix="chat-") as folder, embedded_server(Path(folder) / "pg") as url:
+        migrate(conninfo=url)
+        own = settings.model_copy(update={"database_url": SecretStr(url)})
+        async with build(own, url) as services:
+            app = create_app(lambda: nullcontext(services))
+            async with (
+                app.router.lifespan_context(app),
+                open_workspace(app, services, "ours") as workspace,
+                at_work(services),
+            ):
+                providers.grok.hold()
+                path = await create(workspace)
+                await asyncio.wait_for(providers.grok.asked.wait(), PATIENCE_S)
+                with psycopg.connect(url) as victim:
+                    os.kill(victim.info.backend_pid, signal.SIGKILL)  # what makes the server begin anew
+                    with pytest.raises(psycopg.OperationalError):
+                        victim.execute("SELECT 1")
+                providers.grok.gate.set()
+                async with asyncio.timeout(PATIENCE_S):
+                    found: dict[str, Any] = {}
+                    while found.get("status") != "completed":
+                        with suppress(psycopg.OperationalError), psycopg.connect(url) as database:
+                            let_heartbeats_stop(database)
+                        found = (await workspace.viewer.get(path)).json()
+                assert (found["done"], found["failed"]) == (3, 0)
+
+
 async def test_what_ends_its_worker_three_times_is_given_up_and_takes_nobody_along(
     workspace: Workspace, settings: Settings, services: Services, providers: Providers, postgresql: psycopg.Connection
 ) -> None:
@@ -246,7 +280,7 @@ async def test_a_run_that_was_believed_dead_counts_nothing(
         later = asyncio.create_task(services.jobs.run(*entry, asyncio.Event()))
         await until(lambda: ("running", 2, None) in items(postgresql).values())
         providers.grok.gate.set()
-        assert await asyncio.wait_for(asyncio.gather(earlier, later), PATIENCE_S) == [True, True]
+        assert all(await asyncio.wait_for(asyncio.gather(earlier, later), PATIENCE_S))
     job = (await workspace.viewer.get(path)).json()
     assert (job["status"], job["done"], job["failed"]) == ("completed", 3, 0)
 
