@@ -12,6 +12,7 @@ from pgqueuer import Job, QueueManager, RetryRequested
 from app.errors import Unavailable
 from app.factory import Services
 from app.repositories.queue import ENTRYPOINT, NAMES, queue_on, requeue_held
+from app.services.jobs import Replaced
 
 JOBS_AT_ONCE = 16
 """How many jobs take turns in a process."""
@@ -49,6 +50,10 @@ async def _work_on(connection: asyncpg.Connection, services: Services, stopping:
         workspace_id, job_id = orjson.loads(entry.payload or b"")
         try:
             over = await services.jobs.run(workspace_id, job_id, manager.shutdown)
+        except Replaced:
+            _log.warning("worker_replaced")
+            connection.terminate()  # the library would take the entry away from the other worker
+            raise RetryRequested from None
         except Exception as error:  # noqa: BLE001 — its text may hold anything, and the library would write it down
             _log.warning("job_interrupted", error=type(error).__name__)
             raise RetryRequested(RETRY) from None

@@ -119,10 +119,9 @@ _FINISH = """
     )
 """
 
-_GOES_ON = """
-    SELECT EXISTS (
-        SELECT FROM jobs WHERE workspace_id = $1 AND job_id = $2 AND run_id = $3 AND status = 'running'
-    )
+_STATE = """
+    SELECT status IN ('queued', 'running') AS is_open, run_id = $3 AS is_mine FROM jobs
+    WHERE workspace_id = $1 AND job_id = $2
 """
 
 _RELEASE = """
@@ -218,11 +217,13 @@ class JobRepository:
         """Writes down what became of a conversation, and its cost in US dollars."""
         await self._driver.execute(_SETTLE, workspace_id, job_id, run_id, conversation_id, state, error, cost)
 
-    async def finish(self, workspace_id: int, job_id: int, run_id: int) -> bool:
-        """Ends the job if nothing of it is open; returns whether there is nothing left to do for the run."""
+    async def finish(self, workspace_id: int, job_id: int, run_id: int) -> bool | None:
+        """Ends the job if nothing of it is open; returns whether it is over, None if another run has it now."""
         await self._driver.execute(_FINISH, workspace_id, job_id, run_id)
-        goes_on: bool = await self._driver.fetchval(_GOES_ON, workspace_id, job_id, run_id)
-        return not goes_on
+        row = await self._driver.fetchrow(_STATE, workspace_id, job_id, run_id)
+        if row is None or not row["is_open"]:
+            return True
+        return False if row["is_mine"] else None
 
     async def release(self, workspace_id: int, job_id: int, run_id: int) -> None:
         """Leaves the job to another run; what this one was at does not count as tried."""

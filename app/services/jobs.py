@@ -36,6 +36,10 @@ ANSWER_TOKENS = 400
 _log = structlog.get_logger(__name__)
 
 
+class Replaced(Exception):
+    """Another worker has the job now: this one was not heard of and believed dead."""
+
+
 class Run(NamedTuple):
     """A worker's turn at a job."""
 
@@ -127,7 +131,8 @@ class JobService:
         """Carries a job on until it is over; returns False if the worker is to stop before that.
 
         Raises:
-            Unavailable: if the database does not answer; what was begun counts as tried.
+            Replaced: if another worker has taken it over.
+            Unavailable, ExceptionGroup: if the database does not answer; what was begun counts as tried.
         """
         run = Run(workspace_id, job_id, random_id())
         async with self._db.write() as unit:
@@ -158,8 +163,11 @@ class JobService:
             async with self._suspects:
                 await self._lane(run, stopping, force=force, tried=(1, TRIES - 1))
             async with self._db.write() as unit:
-                if await unit.jobs.finish(*run):
-                    return True
+                over = await unit.jobs.finish(*run)
+            if over is None:
+                raise Replaced
+            if over:
+                return True
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), BUSY_S)
         return False
