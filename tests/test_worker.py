@@ -1,10 +1,12 @@
 """The worker: jobs that end whatever ends under them, and each result once."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
 import tempfile
+import warnings
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext, suppress
 from datetime import timedelta
@@ -124,6 +126,9 @@ async def doomed(settings: Settings) -> AsyncIterator[Services]:
         for task in dying:
             task.cancel()
         await asyncio.wait(dying)
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+            del task, dying
+            gc.collect()  # what the provider's library was about to await
 
 
 async def test_a_worker_carries_on_what_comes(
