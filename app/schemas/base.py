@@ -82,6 +82,6 @@ class Schema(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def example(value: dict[str, Any]) -> ConfigDict:
-    """Returns the configuration of a schema that shows an example in the OpenAPI document."""
-    return ConfigDict(json_schema_extra={"examples": [value]})
+def example(value: dict[str, Any], **more: Any) -> ConfigDict:
+    """Returns the configuration of a schema that shows an example, and what ``more`` says, in the OpenAPI document."""
+    return ConfigDict(json_schema_extra={"examples": [value], **more})

@@ -62,3 +62,22 @@ class BudgetPeriod(StrEnum):
 
     DAY = "day"
     MONTH = "month"
+
+
+class JobStatus(StrEnum):
+    """How far a job is; ``failed`` when none of its conversations could be summarised."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class ItemState(StrEnum):
+    """How far one conversation of a job is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"

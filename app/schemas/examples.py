@@ -124,6 +124,23 @@ INSIGHTS: dict[str, Any] = {
     "resolution": "The matter was settled.",
     **_ANALYSIS,
 }
+JOB_REQUEST: dict[str, Any] = {"conversation_ids": ["order-1042"]}
+JOB_ESTIMATE: dict[str, Any] = {
+    "conversations": 1,
+    "to_read": 1,
+    "tokens": 1040,
+    "cost_usd": 0.00155,
+    "model": "xai/grok-4.3",
+}
+JOB: dict[str, Any] = {
+    "id": "2983478923478923",
+    "status": "completed",
+    "total": 2,
+    "done": 1,
+    "failed": 1,
+    "errors": [{"conversation_id": "order-1043", "code": "not_found"}],
+    "cost_usd": 0.0012,
+}
 HEALTH: dict[str, Any] = {"status": "ok", "checks": {"database": "ok", "schema": "ok"}}
 PROBLEM: dict[str, Any] = {
     "type": "urn:chat-insights:problem:invalid",

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from app.schemas.chats import Conversation
-from app.schemas.enums import Outcome, Role, Sentiment, UserType
+from app.schemas.enums import JobStatus, Outcome, Role, Sentiment, UserType
 
 
 class WorkspaceRow(NamedTuple):
@@ -180,3 +180,31 @@ class BudgetRow(NamedTuple):
     period: str
     limit_usd: Decimal
     spent_usd: Decimal
+
+
+class JobRow(NamedTuple):
+    """A job; ``absent`` are ids of no conversation."""
+
+    job_id: int
+    status: JobStatus
+    total: int
+    done: int
+    failed: int
+    absent: list[str]
+    cost_usd: float
+
+
+class ItemRow(NamedTuple):
+    """A conversation of a job whose turn it is; ``started_at`` is when it first was."""
+
+    conversation_id: str
+    attempts: int
+    started_at: datetime
+
+
+class SizeRow(NamedTuple):
+    """How many conversations there are, and what those hold that have to be read."""
+
+    conversations: int
+    to_read: int
+    characters: int

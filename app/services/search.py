@@ -71,6 +71,12 @@ class SearchService:
             data=data, has_more=query.page < pages, next_cursor=None, page=query.page, total=total, pages=pages
         )
 
+    async def ids(self, viewer: Viewer, wanted: ConversationFilter, limit: int) -> list[str]:
+        """Returns the ids of up to ``limit`` conversations that a filter lets through."""
+        keys = await self._workspaces.keys(viewer.workspace_id)
+        async with self._db.read() as unit:
+            return await unit.search.ids(_criteria(keys, wanted), limit)
+
     async def delete(self, viewer: Viewer, query: DeleteQuery) -> DeletedConversations:
         """Removes the conversations that a filter lets through and everything derived from them.
 

@@ -130,7 +130,7 @@ class House:
 
     async def furnish(self) -> None:
         """Puts everything in its place that an operation can be about."""
-        for name in ("conversation_id", "user_id", "key_id", "member_id"):
+        for name in ("conversation_id", "user_id", "key_id", "member_id", "job_id"):
             await self.replace(name)
         self.ids["provider"] = Provider.GITHUB
 
@@ -147,13 +147,16 @@ class House:
         elif name == "key_id":
             self.ids[name] = str(parsed(await self.key(Role.VIEWER)))
             self.ids["scope"] = f"key:{self.ids[name]}"
+        elif name == "job_id":
+            selected = {"conversation_ids": [self.ids["conversation_id"]]}
+            self.ids[name] = (await self.act("POST", "/jobs/summarize", json=selected))["id"]
         else:
             spare = {"email": f"spare-{random_id()}@example.com", "role": Role.VIEWER}
             self.ids[name] = (await self.act("POST", "/workspace/members", json=spare))["id"]
 
     def numbers(self) -> list[str]:
         """Returns what nobody outside may be told."""
-        return [str(self.workspace_id), self.ids["key_id"], self.ids["member_id"]]
+        return [str(self.workspace_id), self.ids["job_id"], self.ids["key_id"], self.ids["member_id"]]
 
     def expire(self, table: str, column: str, number: int) -> None:
         done = self.database.execute(

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from app.routes import analyses, analytics, audit, auth, chats, health, members
+from app.routes import analyses, analytics, audit, auth, chats, health, jobs, members
 from app.routes.deps import SAFE_METHODS, AtLeast
 from app.schemas.enums import Provider, Role
 from app.security.api_keys import random_id
@@ -22,7 +22,9 @@ CREDENTIAL = "whoever has a credential that is no token"
 NEEDED: dict[str, Role | str] = {
     "analyzeConversation": Role.EDITOR,
     "beginSignIn": PUBLIC,
+    "cancelJob": Role.EDITOR,
     "changeMember": Role.ADMIN,
+    "createJob": Role.EDITOR,
     "createKey": Role.ADMIN,
     "createToken": CREDENTIAL,
     "deleteConversation": Role.ADMIN,
@@ -33,6 +35,7 @@ NEEDED: dict[str, Role | str] = {
     "finishSignIn": PUBLIC,
     "getConversation": Role.VIEWER,
     "getInsights": Role.VIEWER,
+    "getJob": Role.VIEWER,
     "getLiveness": PUBLIC,
     "getMe": Role.VIEWER,
     "getReadiness": PUBLIC,
@@ -220,7 +223,7 @@ async def test_another_workspaces_admin_is_answered_as_if_ours_did_not_exist(
     matrix: Matrix, request: pytest.FixtureRequest
 ) -> None:
     house = matrix.house
-    numbers = {name: str(random_id()) for name in ("key_id", "member_id")}
+    numbers = {name: str(random_id()) for name in ("job_id", "key_id", "member_id")}
     numbers["scope"] = f"key:{numbers['key_id']}"
     absent = {"conversation_id": "order-9999", "user_id": "eva", "provider": Provider.GITHUB, **numbers}
     named = {house.ids[name]: absent[name] for name in absent}
@@ -257,7 +260,7 @@ async def test_the_guards_are_those_of_the_table(app: FastAPI) -> None:
         own = {dependant.call.role} if isinstance(dependant.call, AtLeast) else set()
         return own.union(*(roles(part) for part in dependant.dependencies))
 
-    modules = (analyses, analytics, audit, auth, chats, health, members)
+    modules = (analyses, analytics, audit, auth, chats, health, jobs, members)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     found = {route.operation_id: roles(route.dependant) for route in routes}
     assert set(found) == {operation.name for operation in operations(app)}

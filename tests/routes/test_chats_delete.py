@@ -52,6 +52,7 @@ async def test_a_deletion_leaves_no_row_that_speaks_of_the_conversation(
         " WHERE conversation_id = 'c0'"
     )
     postgresql.commit()
+    assert (await workspace.editor.post("/jobs/summarize", json={"conversation_ids": ["c0"]})).status_code == 202
     before = rows_of(postgresql, "c0")
     assert {"conversations", "messages", "participants", "summaries", "insights"} <= before.keys()
     assert 0 not in before.values(), "make a row in every table that speaks of a conversation"

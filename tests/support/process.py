@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from pydantic import SecretStr
+
 from app.settings import ROOT, Settings
 
 SERVE = [sys.executable, "-m", "app", "serve"]
+WORK = [sys.executable, "-m", "app", "work"]
 
 
 @dataclass(frozen=True)
@@ -30,21 +33,43 @@ class Serving:
 @contextmanager
 def serving(settings: Settings, **environment: str) -> Iterator[Serving]:
     """Runs the service on the database of the settings, with a configuration of its own otherwise."""
-    secrets = {name: getattr(settings, name) for name in ("database_url", "master_key", "secret_key")}
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
+    with _running(SERVE, settings, b"Uvicorn running", PORT=str(port), **environment) as process:
+        yield Serving(process, f"http://127.0.0.1:{port}")
+
+
+@contextmanager
+def working(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a worker on the database and the providers of the settings."""
+    names = ("xai_api_key", "xai_api_base")
+    values = ((name, getattr(settings, name)) for name in names)
+    environment = {
+        name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else value
+        for name, value in values
+        if value
+    }
+    with _running(WORK, settings, b"worker_ready", **environment) as process:
+        yield process
+
+
+@contextmanager
+def _running(
+    command: list[str], settings: Settings, ready: bytes, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    secrets = {name: getattr(settings, name) for name in ("database_url", "master_key", "secret_key")}
     own = {name.upper(): value.get_secret_value() for name, value in secrets.items()}
-    environment = {**os.environ, **own, "PORT": str(port), **environment}
-    with subprocess.Popen(SERVE, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as process:
+    everything = {**os.environ, **own, **environment}
+    with subprocess.Popen(command, cwd=ROOT, env=everything, stderr=subprocess.PIPE) as process:
         try:
             assert process.stderr
             printed = []
             for line in process.stderr:
                 printed.append(line)
-                if b"Uvicorn running" in line:
+                if ready in line:
                     break
             else:
                 raise AssertionError(b"".join(printed).decode())
-            yield Serving(process, f"http://127.0.0.1:{port}")
+            yield process
         finally:
             process.kill()

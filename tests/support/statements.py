@@ -90,7 +90,7 @@ class Verdict(NamedTuple):
 @functools.cache
 def check(sql: str) -> Verdict:
     """Returns what is wrong with a statement."""
-    named = TABLES.intersection(re.findall(r"\w+", re.sub(r"\bas\s+\w+", "", sql.lower())))
+    named = TABLES.intersection(re.findall(r"\w+", re.sub(r"--.*|\bas\s+\w+", "", sql.lower())))
     if not named:
         return Verdict(())
     try:

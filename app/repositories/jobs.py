@@ -1,0 +1,235 @@
+"""Jobs and their conversations.
+
+Whatever a worker's run writes first locks the job's row and looks whether the run is still the job's: an earlier one,
+believed dead, writes nothing.
+"""
+
+from collections.abc import Sequence
+
+import asyncpg
+
+from app.repositories import SWEPT
+from app.repositories.queue import enqueue
+from app.schemas.enums import JobStatus
+from app.schemas.rows import ItemRow, JobRow, SizeRow
+
+LOST = "worker_lost"
+"""The code of an item whose worker died each time."""
+
+SEAL_BYTES = 29
+"""By how much a sealed text is longer."""
+
+# What a model is shown of a message besides ids and text: names of fields, the sender's type, the time.
+MESSAGE_CHARACTERS = 110
+
+_CREATE = """
+    INSERT INTO jobs (workspace_id, job_id, requested_by, force, status, total, done, failed, absent, cost_usd)
+    VALUES ($1, $2, $3, $4, 'queued', 0, 0, 0, '{}', 0)
+"""
+
+# A conversation that is being deleted is waited for, and left out.
+_ADD_ITEMS = """
+    INSERT INTO job_items (workspace_id, job_id, conversation_id, state, attempts)
+    SELECT $1, $2, c.conversation_id, 'queued', 0 FROM conversations AS c
+    WHERE c.workspace_id = $1 AND c.conversation_id = ANY ($3::text[])
+    ORDER BY c.conversation_id FOR KEY SHARE
+    RETURNING conversation_id
+"""
+
+_COUNT = """
+    UPDATE jobs SET total = $3, failed = $4, absent = $5,
+        status = CASE WHEN $3 = 0 THEN 'completed' ELSE status END,
+        finished_at = CASE WHEN $3 = 0 THEN clock_timestamp() END
+    WHERE workspace_id = $1 AND job_id = $2
+"""
+
+_SWEEP = """
+    WITH over AS (
+        SELECT job_id FROM jobs WHERE workspace_id = $1 AND finished_at < now() - interval '30 days' LIMIT $2
+    )
+    DELETE FROM jobs AS j USING over WHERE j.workspace_id = $1 AND j.job_id = over.job_id
+"""
+
+_COLUMNS = "job_id, status, total, done, failed, absent, cost_usd"
+
+_GET = f"SELECT {_COLUMNS} FROM jobs WHERE workspace_id = $1 AND job_id = $2"  # noqa: S608 — only constants
+
+_ERRORS = """
+    SELECT conversation_id, error FROM job_items WHERE workspace_id = $1 AND job_id = $2 AND state = 'failed'
+    ORDER BY conversation_id LIMIT $3
+"""
+
+_CANCEL = """
+    UPDATE jobs SET status = 'cancelled', finished_at = clock_timestamp()
+    WHERE workspace_id = $1 AND job_id = $2 AND status IN ('queued', 'running')
+"""
+
+_START = """
+    UPDATE jobs SET status = 'running', run_id = $3
+    WHERE workspace_id = $1 AND job_id = $2 AND status IN ('queued', 'running')
+    RETURNING force
+"""
+
+_RECOVER = """
+    WITH lost AS (
+        UPDATE job_items SET state = CASE WHEN attempts < $3 THEN 'queued' ELSE 'failed' END,
+            error = CASE WHEN attempts >= $3 THEN $4 END
+        WHERE workspace_id = $1 AND job_id = $2 AND state = 'running'
+        RETURNING state
+    )
+    UPDATE jobs SET failed = failed + (SELECT count(*) FROM lost WHERE lost.state = 'failed')
+    WHERE workspace_id = $1 AND job_id = $2
+"""
+
+_CLAIM = """
+    WITH next AS (
+        SELECT i.conversation_id FROM job_items AS i
+        JOIN jobs AS j ON j.workspace_id = i.workspace_id AND j.job_id = i.job_id
+        WHERE i.workspace_id = $1 AND i.job_id = $2 AND i.state = 'queued' AND i.attempts BETWEEN $4 AND $5
+        AND j.run_id = $3 AND j.status = 'running'
+        ORDER BY i.attempts, i.conversation_id LIMIT 1 FOR UPDATE OF i SKIP LOCKED
+    )
+    UPDATE job_items AS i SET state = 'running', attempts = i.attempts + 1,
+        started_at = coalesce(i.started_at, clock_timestamp())
+    FROM next
+    WHERE i.workspace_id = $1 AND i.job_id = $2 AND i.conversation_id = next.conversation_id
+    RETURNING i.conversation_id, i.attempts, i.started_at
+"""
+
+_SETTLE = """
+    WITH mine AS (
+        SELECT job_id FROM jobs WHERE workspace_id = $1 AND job_id = $2 AND run_id = $3 FOR UPDATE
+    ), item AS (
+        UPDATE job_items AS i SET state = $5, error = $6 FROM mine
+        WHERE i.workspace_id = $1 AND i.job_id = mine.job_id AND i.conversation_id = $4 AND i.state = 'running'
+        RETURNING i.state
+    )
+    UPDATE jobs AS j SET cost_usd = j.cost_usd + $7,
+        done = j.done + (SELECT count(*) FROM item WHERE item.state = 'done'),
+        failed = j.failed + (SELECT count(*) FROM item WHERE item.state = 'failed')
+    FROM mine WHERE j.workspace_id = $1 AND j.job_id = mine.job_id
+"""
+
+_FINISH = """
+    UPDATE jobs AS j SET status = CASE WHEN j.done = 0 THEN 'failed' ELSE 'completed' END, failed = j.total - j.done,
+        finished_at = clock_timestamp()
+    WHERE j.workspace_id = $1 AND j.job_id = $2 AND j.run_id = $3 AND j.status = 'running' AND NOT EXISTS (
+        SELECT FROM job_items AS i
+        WHERE i.workspace_id = $1 AND i.job_id = $2 AND i.state IN ('queued', 'running')
+    )
+"""
+
+_STATE = """
+    SELECT status IN ('queued', 'running') AS is_open, run_id = $3 AS is_mine FROM jobs
+    WHERE workspace_id = $1 AND job_id = $2
+"""
+
+_RELEASE = """
+    WITH mine AS (
+        UPDATE jobs SET status = 'queued', run_id = NULL
+        WHERE workspace_id = $1 AND job_id = $2 AND run_id = $3 AND status = 'running'
+        RETURNING job_id
+    )
+    UPDATE job_items AS i SET state = 'queued', attempts = i.attempts - 1 FROM mine
+    WHERE i.workspace_id = $1 AND i.job_id = mine.job_id AND i.state = 'running'
+"""
+
+_SIZE = """
+    WITH wanted AS (
+        SELECT c.conversation_id, $3 OR s.messages_total IS DISTINCT FROM c.message_count AS reads
+        FROM conversations AS c
+        LEFT JOIN summaries AS s ON s.workspace_id = c.workspace_id AND s.conversation_id = c.conversation_id
+        WHERE c.workspace_id = $1 AND c.conversation_id = ANY ($2::text[])
+    )
+    SELECT count(*), count(*) FILTER (WHERE reads), (
+        SELECT coalesce(sum(
+            octet_length(m.content) + octet_length(m.message_id) + octet_length(m.user_id) + $4::int
+        ), 0)::bigint
+        FROM wanted JOIN messages AS m ON m.workspace_id = $1 AND m.conversation_id = wanted.conversation_id
+        WHERE wanted.reads
+    ) FROM wanted
+"""
+
+
+class JobRepository:
+    """The tables of jobs."""
+
+    def __init__(self, driver: asyncpg.Connection) -> None:
+        self._driver = driver
+
+    async def create(
+        self, caller: tuple[int, str], job_id: int, conversation_ids: Sequence[str], absent_kept: int, *, force: bool
+    ) -> int:
+        """Stores a job of those of the conversations that exist and puts it into the queue; returns how many exist."""
+        workspace_id, requested_by = caller
+        await self._driver.execute(_SWEEP, workspace_id, SWEPT)
+        await self._driver.execute(_CREATE, workspace_id, job_id, requested_by, force)
+        rows = await self._driver.fetch(_ADD_ITEMS, workspace_id, job_id, conversation_ids)
+        found = {row[0] for row in rows}
+        absent = [each for each in conversation_ids if each not in found]
+        counts = len(conversation_ids), len(absent), absent[:absent_kept]
+        await self._driver.execute(_COUNT, workspace_id, job_id, *counts)
+        if found:
+            await enqueue(self._driver, workspace_id, job_id)
+        return len(found)
+
+    async def get(self, workspace_id: int, job_id: int) -> JobRow | None:
+        """Returns a job."""
+        row = await self._driver.fetchrow(_GET, workspace_id, job_id)
+        return JobRow(**{**row, "status": JobStatus(row["status"])}) if row else None
+
+    async def errors(self, workspace_id: int, job_id: int, limit: int) -> list[tuple[str, str]]:
+        """Returns conversations that failed, with their codes."""
+        return [tuple(row) for row in await self._driver.fetch(_ERRORS, workspace_id, job_id, limit)]
+
+    async def cancel(self, workspace_id: int, job_id: int) -> None:
+        """Ends a job that is not over."""
+        await self._driver.execute(_CANCEL, workspace_id, job_id)
+
+    async def start(self, workspace_id: int, job_id: int, run_id: int, tries: int) -> bool | None:
+        """Makes a run the job's; what an earlier one was at is begun anew, or has failed if it had its tries.
+
+        Returns whether the job is to read anew what has not changed; None if it is over, or gone.
+        """
+        force: bool | None = await self._driver.fetchval(_START, workspace_id, job_id, run_id)
+        if force is not None:
+            await self._driver.execute(_RECOVER, workspace_id, job_id, tries, LOST)
+        return force
+
+    async def claim(self, workspace_id: int, job_id: int, run_id: int, tried: tuple[int, int]) -> ItemRow | None:
+        """Returns the next conversation, and counts the attempt; ``tried`` bounds how many there were before.
+
+        None if there is no such one, or the run may not go on.
+        """
+        row = await self._driver.fetchrow(_CLAIM, workspace_id, job_id, run_id, *tried)
+        return ItemRow(*row) if row else None
+
+    async def settle(
+        self,
+        workspace_id: int,
+        job_id: int,
+        run_id: int,
+        conversation_id: str,
+        state: str,
+        error: str | None,
+        cost: float,
+    ) -> None:
+        """Writes down what became of a conversation, and its cost in US dollars."""
+        await self._driver.execute(_SETTLE, workspace_id, job_id, run_id, conversation_id, state, error, cost)
+
+    async def finish(self, workspace_id: int, job_id: int, run_id: int) -> bool | None:
+        """Ends the job if nothing of it is open; returns whether it is over, None if another run has it now."""
+        await self._driver.execute(_FINISH, workspace_id, job_id, run_id)
+        row = await self._driver.fetchrow(_STATE, workspace_id, job_id, run_id)
+        if row is None or not row["is_open"]:
+            return True
+        return False if row["is_mine"] else None
+
+    async def release(self, workspace_id: int, job_id: int, run_id: int) -> None:
+        """Leaves the job to another run; what this one was at does not count as tried."""
+        await self._driver.execute(_RELEASE, workspace_id, job_id, run_id)
+
+    async def size(self, workspace_id: int, conversation_ids: Sequence[str], *, force: bool) -> SizeRow:
+        """Returns how much there is to read, by the lengths of the sealed texts."""
+        more = MESSAGE_CHARACTERS - SEAL_BYTES
+        return SizeRow(*await self._driver.fetchrow(_SIZE, workspace_id, conversation_ids, force, more))

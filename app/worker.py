@@ -1,0 +1,80 @@
+"""The worker: takes jobs from the queue and carries them on."""
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+
+import asyncpg
+import orjson
+import structlog
+from pgqueuer import Job, QueueManager, RetryRequested
+
+from app.errors import Unavailable
+from app.factory import Services
+from app.repositories.queue import ENTRYPOINT, NAMES, queue_on, requeue_held
+from app.services.jobs import Replaced
+
+JOBS_AT_ONCE = 16
+"""How many jobs take turns in a process."""
+HEARTBEAT_TIMEOUT = timedelta(seconds=20)
+"""After how long without a sign of life a worker's jobs are another's."""
+POLL = timedelta(seconds=5)
+"""How often the queue is looked at when nothing is heard of it, as behind a pooler that does not pass on NOTIFY."""
+RETRY = timedelta(seconds=2)
+"""When a job is tried again after the database failed it, and the queue after its connection was lost."""
+
+_log = structlog.get_logger(__name__)
+
+
+async def work(services: Services, stopping: asyncio.Event) -> None:
+    """Works until it is to stop. The library gives up when its connection breaks; then it begins anew on another."""
+    while not stopping.is_set():
+        try:
+            async with services.queue_connection() as connection:
+                await _work_on(connection, services, stopping)
+        except (OSError, Unavailable, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+            _log.warning("worker_disconnected", error=type(error).__name__)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), RETRY.total_seconds())
+
+
+async def _work_on(connection: asyncpg.Connection, services: Services, stopping: asyncio.Event) -> None:
+    queue = queue_on(connection)
+    manager = QueueManager(queue, NAMES.channel)
+    # Without its connection the library waits for the jobs that run, however long they are.
+    connection.add_termination_listener(lambda _: manager.shutdown.set())
+
+    # An entry is never deleted because something failed, only set aside.
+    @manager.entrypoint(ENTRYPOINT, on_failure="hold")
+    async def carry_on(entry: Job) -> None:
+        workspace_id, job_id = orjson.loads(entry.payload or b"")
+        try:
+            over = await services.jobs.run(workspace_id, job_id, manager.shutdown)
+        except Replaced:
+            _log.warning("worker_replaced")
+            connection.terminate()  # the library would take the entry away from the other worker
+            raise RetryRequested from None
+        except Exception as error:  # noqa: BLE001 — its text may hold anything, and the library would write it down
+            _log.warning("job_interrupted", error=type(error).__name__)
+            raise RetryRequested(RETRY) from None
+        if not over:
+            raise RetryRequested
+
+    async def stop() -> None:
+        await stopping.wait()
+        _log.info("worker_stopping")
+        manager.shutdown.set()
+
+    stopper = asyncio.create_task(stop())
+    try:
+        await requeue_held(queue)
+        _log.info("worker_ready")
+        await manager.run(
+            dequeue_timeout=POLL,
+            batch_size=1,
+            max_concurrent_tasks=JOBS_AT_ONCE,
+            heartbeat_timeout=HEARTBEAT_TIMEOUT,
+            log_aggregation_interval=timedelta(0),
+        )
+    finally:
+        stopper.cancel()
