@@ -14,6 +14,7 @@ from app.repositories.audit import AuditRepository
 from app.repositories.auth import AuthRepository
 from app.repositories.chats import ChatRepository
 from app.repositories.idempotency import IdempotencyRepository
+from app.repositories.live import LiveRepository
 from app.repositories.members import MemberRepository
 from app.repositories.search import SearchRepository
 from app.repositories.workspaces import WorkspaceRepository
@@ -54,6 +55,7 @@ class Unit:
     auth: AuthRepository
     chats: ChatRepository
     idempotency: IdempotencyRepository
+    live: LiveRepository
     members: MemberRepository
     search: SearchRepository
     workspaces: WorkspaceRepository
@@ -62,7 +64,8 @@ class Unit:
 class Database:
     """The connection pool.
 
-    Connections are in autocommit, so that a read of one statement needs no transaction; a write opens one.
+    Connections are in autocommit, so that a read of one statement needs no transaction; a write opens one. ``connect``
+    returns a connection beside the pool, to close by oneself.
     """
 
     def __init__(self, dsn: str, *, pool_size: int = 10, timeout_s: float = 8.0) -> None:
@@ -79,6 +82,7 @@ class Database:
             except (OSError, OverflowError, ValueError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
                 raise Unavailable("The database does not answer, or refuses the user of DATABASE_URL.") from error
 
+        self.connect = connect
         self._engine: AsyncEngine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=connect,
@@ -112,6 +116,7 @@ class Database:
                     AuthRepository(connection),
                     ChatRepository(driver),
                     IdempotencyRepository(connection),
+                    LiveRepository(driver),
                     MemberRepository(connection),
                     SearchRepository(driver),
                     WorkspaceRepository(connection),

@@ -29,6 +29,7 @@ from app.security.blind_index import keyword_hash
 from app.security.encryption import MESSAGE
 from app.services.auth import confirm
 from app.services.drafts import checked_insights, checked_summary
+from app.services.notices import announce
 from app.services.workspaces import WorkspaceService
 
 HEAD_BYTES = 2**19
@@ -150,6 +151,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
                 messages_total=total,
                 labels=Labels(sentiment, outcome, [keyword_hash(keys.search_key, word) for word in keywords]),
             )
+            await announce(unit, keys, [conversation_id])
         if not kept:
             raise NotFound("The conversation was deleted meanwhile.")
 
