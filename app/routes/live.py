@@ -32,6 +32,7 @@ from app.schemas.chats import MessageIn
 from app.schemas.enums import Role
 from app.schemas.live import Command, ConversationDeleted, Failed
 from app.schemas.problems import ProblemDocument, field_errors
+from app.schemas.viewer import Viewer
 from app.security.api_keys import PREFIX
 from app.security.permissions import require
 from app.services.auth import Door
@@ -61,7 +62,7 @@ async def follow_conversation(websocket: WebSocket, conversation_id: Conversatio
     door, credential = await _credential(websocket, app)
     viewer = await authenticate(websocket, app, door, credential)
     await spend(websocket, app, RateClass.READ, viewer.caller)
-    socket = _Socket(websocket, app, (door, credential), conversation_id)
+    socket = _Socket(websocket, app, viewer, (door, credential), conversation_id)
     async with app.live.open(viewer, conversation_id, socket.refresh) as feed:
         first = await feed.snapshot()
         await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
@@ -93,9 +94,12 @@ async def _credential(websocket: WebSocket, app: Services) -> tuple[Door, str]:
 class _Socket:
     """An open socket, and what goes on at the same time on it."""
 
-    def __init__(self, websocket: WebSocket, app: Services, shown: tuple[Door, str], conversation_id: str) -> None:
+    def __init__(
+        self, websocket: WebSocket, app: Services, viewer: Viewer, shown: tuple[Door, str], conversation_id: str
+    ) -> None:
         self._websocket = websocket
         self._app = app
+        self._viewer = viewer
         self._shown = shown
         self._id = conversation_id
         self._feed: Feed
@@ -145,7 +149,7 @@ class _Socket:
                 await self._fail(problem)
 
     async def _watch(self) -> int:
-        await self._app.live.watch(*self._shown)
+        await self._app.live.watch(self._viewer, *self._shown)
         return POLICY_VIOLATION
 
     async def _act(self, message: Message) -> None:

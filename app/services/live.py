@@ -6,21 +6,24 @@ later still shows in the conversation's count: then the feed begins anew, with a
 """
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import NamedTuple
 
 from app.bus import Bus, Subscription
 from app.db import Database
-from app.errors import NotFound, Unauthenticated, Unavailable
+from app.errors import NotFound, Unavailable
 from app.schemas.analyses import AnalysisRequest, Summary
 from app.schemas.chats import Message
+from app.schemas.enums import Role
 from app.schemas.live import ConversationDeleted, Event, NewMessage, Snapshot, SummaryUpdated
 from app.schemas.rows import LiveRow
 from app.schemas.viewer import Viewer
 from app.security.encryption import ConversationCipher
 from app.services.analyses import SummaryService
-from app.services.auth import AuthService, Door
+from app.services.auth import AuthService, Door, confirm
 from app.services.chats import opened
 from app.services.notices import topic
 from app.services.workspaces import WorkspaceService
@@ -35,8 +38,8 @@ READERS = 4
 """How many feeds read at the same time: a notice to hundreds leaves connections to the requests."""
 RETRY_S = 1.0
 """How long after a failure a feed looks again, if nothing wakes it before."""
-LEAST_WATCH_S = 0.2
-"""How often a credential is looked at, at the most."""
+WATCH_S = 3.5
+"""How often credentials are looked at; a revocation acts within five seconds."""
 
 
 class LiveService:
@@ -51,11 +54,18 @@ class LiveService:
         self.readers = asyncio.Semaphore(READERS)
         self._auth = auth
         self._workspaces = workspaces
-        self._asking: dict[tuple[Door, str], asyncio.Task[Viewer]] = {}
+        self._watched: dict[asyncio.Future[None], _Watched] = {}
+        self._watching: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def open(self, viewer: Viewer, conversation_id: str, on_quiet: Callable[[], None]) -> AsyncIterator["Feed"]:
-        """Yields a feed of a conversation."""
+        """Yields a feed of a conversation.
+
+        Raises:
+            Unauthenticated, Forbidden: if the viewer, believed for some seconds, may not read any more.
+        """
+        async with self.db.read() as unit:
+            await confirm(unit, viewer, Role.VIEWER)
         keys = await self._workspaces.keys(viewer.workspace_id)
         with self.bus.subscribe(topic(keys, conversation_id)) as subscription:
             feed = Feed(self, viewer, keys.conversation(conversation_id), subscription, on_quiet)
@@ -64,20 +74,53 @@ class LiveService:
             finally:
                 feed.close()
 
-    async def watch(self, door: Door, credential: str) -> None:
-        """Returns when a credential is over; all who watch the same one share the looks at the database."""
-        shown = door, credential
+    async def watch(self, viewer: Viewer, door: Door, credential: str) -> None:
+        """Returns when a viewer's credential is over."""
+        over = asyncio.get_running_loop().create_future()
+        self._watched[over] = _Watched(viewer, door, credential)
+        if len(self._watched) == 1:
+            self._watching = asyncio.create_task(self._watch_all())
+        try:
+            await over
+        finally:
+            del self._watched[over]
+            if not self._watched and self._watching:
+                self._watching.cancel()
+
+    async def _watch_all(self) -> None:
+        """Looks at all credentials together: one by one, hundreds of idle readers would keep the database busy."""
         while True:
-            await asyncio.sleep(max(self._auth.believed_s(*shown), LEAST_WATCH_S))
-            if (asking := self._asking.get(shown)) is None:
-                asking = self._asking[shown] = asyncio.create_task(self._auth.viewer(*shown))
-                asking.add_done_callback(lambda _: self._asking.pop(shown, None))
+            await asyncio.sleep(WATCH_S)
             try:
-                await asyncio.shield(asking)
-            except Unauthenticated:
-                return
+                await self._look_at_all()
             except Unavailable:
                 pass  # nothing is told meanwhile either
+            except Exception as error:  # noqa: BLE001 — nobody goes on unwatched
+                for over in self._watched:
+                    over.set_exception(error)
+                return
+
+    async def _look_at_all(self) -> None:
+        by_workspace: defaultdict[int, set[Viewer]] = defaultdict(set)
+        for each in self._watched.values():
+            by_workspace[each.viewer.workspace_id].add(each.viewer)
+        for workspace_id, viewers in by_workspace.items():
+            async with self.db.read() as unit:
+                gone = await unit.auth.gone(workspace_id, viewers)
+            for over, each in self._watched.items():
+                if each.viewer in gone and not over.done():
+                    over.set_result(None)
+        for over, each in self._watched.items():
+            if not over.done() and self._auth.expired(each.door, each.credential):
+                over.set_result(None)
+
+
+class _Watched(NamedTuple):
+    """Whose credential is watched."""
+
+    viewer: Viewer
+    door: Door
+    credential: str
 
 
 class Feed:

@@ -1,6 +1,7 @@
 """Live sockets when something ends: credentials, readers' patience, the server, PostgreSQL, connections."""
 
 import asyncio
+import json
 import signal
 import socket
 import tempfile
@@ -19,11 +20,11 @@ from app.embedded import embedded_server
 from app.factory import build
 from app.routes import live as routes
 from app.schemas.enums import Role
-from app.services import auth, live
+from app.services import live
 from app.settings import Settings
 from tests.conftest import migrate
 from tests.support.api import Workspace, create_key, message
-from tests.support.live import bearer, following
+from tests.support.live import bearer, following, refused
 from tests.support.process import serving
 from tests.support.server import running_server
 
@@ -67,8 +68,7 @@ async def credentials(workspace: Workspace) -> AsyncIterator[tuple[str, str]]:
 async def test_idle_sockets_end_with_their_credential(
     url: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auth, "VIEWER_CACHE_S", 0.0)
-    monkeypatch.setattr(live, "LEAST_WATCH_S", 0.05)
+    monkeypatch.setattr(live, "WATCH_S", 0.05)
     async for id, shown in credentials(workspace):
         async with following(url, bearer(shown)) as first, following(url, bearer(shown)) as second:
             assert (await first.next(), await second.next())[0]["type"] == "snapshot"
@@ -119,17 +119,26 @@ async def test_who_does_not_read_is_closed_with_1013(
         assert await reader.closed() == 1013
 
 
-@pytest.mark.usefixtures("conversation")
-def test_the_servers_end_closes_sockets_with_1012(settings: Settings, workspace: Workspace) -> None:
-    async def follow() -> int:
-        async with following(server.url, bearer(workspace.keys[Role.VIEWER])) as opened:
+async def test_the_servers_end_closes_sockets_with_1012_and_its_log_names_no_conversation(
+    settings: Settings, workspace: Workspace
+) -> None:
+    await workspace.editor.post("/chats", json=message("ana@example.com"))
+    headers = bearer(workspace.keys[Role.EDITOR])
+    with serving(settings, LOG_LEVEL="debug") as server:
+        assert (await refused(server.url, headers, "absent"))[0] == 404
+        async with following(server.url, headers, "ana@example.com") as opened:
             await opened.next()
+            await opened.socket.send("a text that is none of the log's business")
+            assert await opened.refusal() == "malformed"
             server.process.send_signal(signal.SIGTERM)
-            return await opened.closed()
-
-    with serving(settings) as server:
-        assert asyncio.run(follow()) == 1012
+            assert await opened.closed() == 1012
         assert server.process.wait(20) == 128 + signal.SIGTERM
+        assert server.process.stderr
+        log = server.process.stderr.read().decode()
+    lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
+    told = [(each["route"], each["status"]) for each in lines if each.get("method") == "WEBSOCKET"]
+    assert told == [("/ws/chats/{conversation_id}", status) for status in (404, 101)]
+    assert [word for word in ("ana", "absent", "business") if word in log] == []
 
 
 @pytest.mark.usefixtures("conversation")
