@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 import asyncpg
 import structlog
 
-from app.repositories.live import CHANNEL, PROBE, topics_of
+from app.repositories import CHANNEL
+from app.repositories.live import PROBE, topics_of
 
 PROBE_S = 15.0
 """How often a silent connection is asked whether it is still there."""

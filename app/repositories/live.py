@@ -5,10 +5,10 @@ from datetime import datetime
 
 import asyncpg
 
+from app.repositories import CHANNEL
 from app.repositories.chats import CONVERSATION_COLUMNS, MESSAGE_COLUMNS, conversation_of, sealed_message
 from app.schemas.rows import LiveRow
 
-CHANNEL = "chat_insights"
 TOPIC_LENGTH = 16
 TOPICS_A_NOTICE = 450
 """How many topics a payload has room for: it may have 7,999 bytes."""
@@ -72,16 +72,20 @@ class LiveRepository:
         row = await self._driver.fetchrow(_NEW, workspace_id, conversation_id, limit, max_bytes, after, known)
         return _live(row) if row else None
 
-    async def notify(self, topics: Sequence[str]) -> None:
-        """Wakes the readers of topics, on every instance, once the transaction is committed."""
-        size = TOPICS_A_NOTICE
-        payloads = ["".join(topics[start : start + size]) for start in range(0, len(topics), size)]
-        await self._driver.execute(_NOTIFY, CHANNEL, payloads)
+    async def notify(self, notices: Sequence[str]) -> None:
+        """Sends notices to every instance, once the transaction is committed."""
+        await self._driver.execute(_NOTIFY, CHANNEL, notices)
 
 
-def topics_of(payload: str) -> Iterator[str]:
+def notices_of(topics: Sequence[str]) -> list[str]:
+    """Returns notices that wake the readers of topics."""
+    starts = range(0, len(topics), TOPICS_A_NOTICE)
+    return ["".join(topics[start : start + TOPICS_A_NOTICE]) for start in starts]
+
+
+def topics_of(notice: str) -> Iterator[str]:
     """Yields the topics of a notice."""
-    return (payload[start : start + TOPIC_LENGTH] for start in range(0, len(payload), TOPIC_LENGTH))
+    return (notice[start : start + TOPIC_LENGTH] for start in range(0, len(notice), TOPIC_LENGTH))
 
 
 def _live(row: asyncpg.Record) -> LiveRow:
