@@ -130,7 +130,7 @@ class FrontDoor:
         if problem and not answered:
             await problem_response(problem, scope["state"]["request_id"])(scope, receive, send)
         elif problem and scope["type"] == "websocket":
-            with suppress(OSError):  # it may be gone
+            with suppress(OSError, RuntimeError):  # it may be gone, or closed
                 await send({"type": "websocket.close", "code": CLOSE_DEFECT})
 
     def _open(self, services: Services) -> ASGIApp:

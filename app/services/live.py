@@ -97,7 +97,8 @@ class LiveService:
                 pass  # nothing is told meanwhile either
             except Exception as error:  # noqa: BLE001 — nobody goes on unwatched
                 for over in self._watched:
-                    over.set_exception(error)
+                    if not over.done():
+                        over.set_exception(error)
                 return
 
     async def _look_at_all(self) -> None:

@@ -87,6 +87,24 @@ async def test_a_revocation_acts_within_five_seconds_by_the_real_clock(url: str,
 
 
 @pytest.mark.usefixtures("conversation")
+async def test_a_defect_closes_the_socket_and_says_nothing(
+    url: str, workspace: Workspace, postgresql: psycopg.Connection
+) -> None:
+    postgresql.autocommit = True
+    async with following(url, bearer(workspace.keys[Role.VIEWER])) as reader:
+        await reader.next()
+        postgresql.execute(  # a text that does not open under its name
+            "INSERT INTO messages SELECT workspace_id, conversation_id, 'moved', sequence + 1, user_id, user_type,"
+            " timestamp, content, search_vector FROM messages"
+        )
+        assert (await workspace.editor.post("/chats", json=message(message_id="m2"))).status_code == 201
+        assert await reader.closed() == 1011
+        assert reader.socket.close_reason == ""
+    status, document = await refused(url, bearer(workspace.keys[Role.VIEWER]))
+    assert (status, document["code"]) == (500, "internal")
+
+
+@pytest.mark.usefixtures("conversation")
 async def test_who_sends_too_much_is_told_so_and_goes_on_reading(url: str, workspace: Workspace) -> None:
     async with following(url, bearer(workspace.keys[Role.EDITOR])) as editor:
         await editor.next()
