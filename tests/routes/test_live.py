@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 
 import httpx
 import psycopg
@@ -12,6 +13,7 @@ from app.services import live
 from app.settings import Settings
 from tests.support.api import Workspace, message
 from tests.support.live import Live, bearer, following
+from tests.support.providers import grok_reply, open_providers, summary_answer
 from tests.support.server import running_server
 
 NEVER = 3600.0
@@ -234,21 +236,23 @@ async def test_an_oversized_frame_ends_the_socket(url: str, workspace: Workspace
 
 
 async def test_a_quiet_after_new_messages_refreshes_the_summary_once(
-    url: str, other_url: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "QUIET_S", 0.05)
+    monkeypatch.setattr(live, "QUIET_S", 0.1)
     await store(workspace, "m1")
-    async with (
-        following(url, bearer(workspace.keys[Role.EDITOR])) as first,
-        following(other_url, bearer(workspace.keys[Role.VIEWER])) as second,
-    ):
-        for each in (first, second):
+    async with open_providers() as models, AsyncExitStack() as stack:
+        models.grok.reply = grok_reply(summary_answer())
+        url = stack.enter_context(running_server(settings.model_copy(update=models.settings)))
+        roles = (Role.EDITOR, Role.EDITOR, Role.ADMIN, Role.VIEWER)
+        readers = [await stack.enter_async_context(following(url, bearer(workspace.keys[role]))) for role in roles]
+        for each in readers:
             await each.next()
         await store(workspace, "m2", "m3")
-        for each in (first, second):
+        for each in readers:
             *_, told = await each.until("summary.updated")
             assert told["summary"]["coverage"]["messages_total"] == 3
-            assert told["summary"]["stale"] is False
+            assert (told["summary"]["provenance"]["provider"], told["summary"]["stale"]) == ("xai", False)
+        assert len(models.requests) == 1
 
 
 async def test_a_viewer_causes_no_summary_and_may_send_nothing(
