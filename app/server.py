@@ -136,6 +136,7 @@ class BoundedSocket(WebSocketsSansIOProtocol):
             self.writable.set()
         await super().send(message)
         if self.close_sent:
+            self.handshake_complete = True  # also by a refusal, which the library would log as a defect
             self.loop.call_later(self.close_timeout, self.transport.abort)
 
     def keepalive_timeout(self) -> None:
