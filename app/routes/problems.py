@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -27,10 +27,11 @@ def problem_response(problem: Problem, request_id: str, headers: dict[str, str] 
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(problem, TooManyRequests | Unavailable):
         headers["Retry-After"] = str(problem.retry_after_seconds)
-    return Response(orjson.dumps(_document(problem, request_id)), problem.status, headers, MEDIA_TYPE)
+    return Response(orjson.dumps(problem_document(problem, request_id)), problem.status, headers, MEDIA_TYPE)
 
 
-def _document(problem: Problem, request_id: str) -> dict[str, Any]:
+def problem_document(problem: Problem, request_id: str) -> dict[str, Any]:
+    """Returns a problem as JSON."""
     document: dict[str, Any] = {
         "type": f"urn:chat-insights:problem:{problem.code}",
         "title": problem.title,
@@ -52,7 +53,7 @@ def describe(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "content": {
                 MEDIA_TYPE: {
                     "schema": {"$ref": "#/components/schemas/ProblemDocument"},
-                    "example": _document(_KINDS[status](_KINDS[status].title + "."), EXAMPLE_ID),
+                    "example": problem_document(_KINDS[status](_KINDS[status].title + "."), EXAMPLE_ID),
                 }
             },
         }
@@ -79,7 +80,9 @@ def problem_page(problem: Problem, request: Request) -> Response:
     answer = problem_response(problem, request.state.request_id)
     if "text/html" not in request.headers.get("accept", ""):
         return answer
-    shown = {name: html.escape(str(value)) for name, value in _document(problem, request.state.request_id).items()}
+    shown = {
+        name: html.escape(str(value)) for name, value in problem_document(problem, request.state.request_id).items()
+    }
     headers = {**answer.headers, "Content-Security-Policy": PAGE_POLICY}
     del headers["content-length"], headers["content-type"]
     return Response(_PAGE.format(**shown), problem.status, headers, "text/html")
@@ -93,7 +96,7 @@ def add_handlers(app: FastAPI) -> None:
         return problem_response(error, request.state.request_id)
 
     async def on_invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
+        assert isinstance(error, RequestValidationError | WebSocketRequestValidationError)
         errors = tuple(
             found._replace(pointer=found.pointer.lstrip("/")) for found in field_errors(error.errors(), skip=1)
         )
@@ -112,6 +115,7 @@ def add_handlers(app: FastAPI) -> None:
 
     app.add_exception_handler(Problem, on_problem)
     app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(WebSocketRequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
 
 

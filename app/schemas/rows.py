@@ -125,6 +125,15 @@ class ConversationRow(NamedTuple):
     created_at: datetime
 
 
+class LiveRow(NamedTuple):
+    """A conversation as a live reader sees it: when its summary was stored last, and some of its messages."""
+
+    conversation: Conversation
+    created_at: datetime
+    summarised_at: datetime | None
+    messages: list[SealedMessage]
+
+
 class Labels(NamedTuple):
     """What the latest analysis says, by which conversations are found."""
 

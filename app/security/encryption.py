@@ -80,6 +80,11 @@ class WorkspaceKeys:
         """The key under which the audit log hashes the ids of conversations."""
         return derive(self.data_key, "audit")
 
+    @property
+    def notice_key(self) -> bytes:
+        """The key under which notices to live readers hash the ids of conversations."""
+        return derive(self.data_key, "notices")
+
 
 def seal(key: bytes, data: bytes, belongs: bytes) -> bytes:
     """Returns ``data`` encrypted under a key of its own purpose; ``belongs`` says where it stands."""

@@ -31,6 +31,7 @@ from app.security.blind_index import keyword_hash
 from app.security.encryption import MESSAGE
 from app.services.auth import confirm
 from app.services.drafts import changes, checked_insights, checked_summary, draft_of
+from app.services.notices import announce
 from app.services.usage import UsageService
 from app.services.workspaces import WorkspaceService
 
@@ -211,6 +212,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
                 through_sequence=through,
                 labels=Labels(sentiment, outcome, [keyword_hash(keys.search_key, word) for word in keywords]),
             )
+            await announce(unit, keys, [conversation_id])
         if not kept:
             raise NotFound("The conversation was deleted meanwhile.")
         return True

@@ -83,6 +83,16 @@ class AuthService:
             return None
         return found.viewer
 
+    def expired(self, door: Door, credential: str) -> bool:
+        """Says whether a credential has come to the end that is written in it: that of a token."""
+        if door is not Door.BEARER or credential.startswith(PREFIX):
+            return False
+        try:
+            self._signer.read_access(credential)
+        except Unauthenticated:
+            return True
+        return False
+
     async def viewer(self, door: Door, credential: str) -> Viewer:
         """Returns whose credential this is.
 

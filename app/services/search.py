@@ -20,6 +20,7 @@ from app.security.blind_index import keyword_hash, search_pads
 from app.security.cursors import CursorSigner, time_at
 from app.security.encryption import MESSAGE, WorkspaceKeys
 from app.services.audit import conversation_target
+from app.services.notices import announce
 from app.services.workspaces import WorkspaceService
 
 SNIPPET_CHARACTERS = 2_000_000
@@ -100,6 +101,7 @@ class SearchService:
             await unit.audit.add(viewer.caller, "conversations.deleted", None, **details)
             targets = [conversation_target(keys, conversation_id) for conversation_id in ids]
             await unit.audit.add_each(viewer.caller, "conversation.deleted", targets)
+            await announce(unit, keys, ids)
         return DeletedConversations(deleted=deleted)
 
 

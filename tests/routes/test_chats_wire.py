@@ -11,13 +11,14 @@ import uvicorn
 from fastapi import FastAPI
 
 from app.schemas.enums import Role
+from app.server import PROTOCOLS
 from tests.support.api import Workspace, message
 
 
 @asynccontextmanager
 async def served(app: FastAPI) -> AsyncIterator[int]:
     """Yields the port of a real server."""
-    config = uvicorn.Config(app, lifespan="off", log_config=None)
+    config = uvicorn.Config(app, **PROTOCOLS, lifespan="off", log_config=None)
     config.load()
     server = uvicorn.Server(config)
     server.lifespan = config.lifespan_class(config)

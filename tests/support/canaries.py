@@ -235,7 +235,7 @@ def _listen_at_the_door(patch: pytest.MonkeyPatch) -> None:
 
         async def listening(message: Message) -> None:
             nonlocal failed
-            if message["type"] == "http.response.start":
+            if message["type"].endswith("http.response.start"):
                 failed = message["status"] >= 400
                 for name, value in message["headers"]:
                     if name == b"set-cookie":
@@ -246,7 +246,7 @@ def _listen_at_the_door(patch: pytest.MonkeyPatch) -> None:
                 CANARIES.shown.add(("an error", message.get("body", b"")))
             await send(message)
 
-        if scope["type"] == "http":
+        if scope["type"] != "lifespan":
             CANARIES.learn_request(scope)
         await original(self, scope, receive, listening)
 

@@ -9,7 +9,7 @@ import uvicorn
 
 from app.factory import Services, build
 from app.main import create_app
-from app.server import BoundedProtocol
+from app.server import PROTOCOLS
 from app.settings import Settings
 
 
@@ -27,9 +27,7 @@ def running_server(settings: Settings) -> Iterator[str]:
             yield services
 
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(open_services), http=BoundedProtocol, ws="none", log_config=None, access_log=False)
-    )
+    server = uvicorn.Server(uvicorn.Config(create_app(open_services), **PROTOCOLS, log_config=None, access_log=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

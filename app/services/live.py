@@ -1,0 +1,236 @@
+"""Following a conversation: what is stored by anyone, on any instance, told in order, once each.
+
+A message is known by its ``sequence``. Those who write at the same time may be committed in another order than they
+were numbered in, so a feed remembers the last numbers it has told, and looks behind the lowest of them. What comes
+later still shows in the conversation's count: then the feed begins anew, with a snapshot.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import NamedTuple
+
+from app.bus import Bus, Subscription
+from app.db import Database
+from app.errors import NotFound, Unavailable
+from app.schemas.analyses import AnalysisRequest, Summary
+from app.schemas.chats import Message
+from app.schemas.enums import Role
+from app.schemas.live import ConversationDeleted, Event, NewMessage, Snapshot, SummaryUpdated
+from app.schemas.rows import LiveRow
+from app.schemas.viewer import Viewer
+from app.security.encryption import ConversationCipher
+from app.services.analyses import SummaryService
+from app.services.auth import AuthService, Door, confirm
+from app.services.chats import opened
+from app.services.notices import topic
+from app.services.workspaces import WorkspaceService
+
+QUIET_S = 2.0
+"""How long no message may come before the summary is refreshed."""
+READ_AT_ONCE = 100
+READ_BYTES = 2**20
+REMEMBERED = 256
+"""How many numbers of messages a feed remembers; more than it reads at once."""
+READERS = 4
+"""How many feeds read at the same time: a notice to hundreds leaves connections to the requests."""
+RETRY_S = 1.0
+"""How long after a failure a feed looks again, if nothing wakes it before."""
+WATCH_S = 3.5
+"""How often credentials are looked at; a revocation acts within five seconds."""
+
+
+class LiveService:
+    """Live views of the viewer's conversations."""
+
+    def __init__(
+        self, db: Database, bus: Bus, auth: AuthService, workspaces: WorkspaceService, summaries: SummaryService
+    ) -> None:
+        self.db = db
+        self.bus = bus
+        self.summaries = summaries
+        self.readers = asyncio.Semaphore(READERS)
+        self._auth = auth
+        self._workspaces = workspaces
+        self._watched: dict[asyncio.Future[None], _Watched] = {}
+        self._watching: asyncio.Task[None] | None = None
+
+    @asynccontextmanager
+    async def open(self, viewer: Viewer, conversation_id: str, on_quiet: Callable[[], None]) -> AsyncIterator["Feed"]:
+        """Yields a feed of a conversation.
+
+        Raises:
+            Unauthenticated, Forbidden: if the viewer, believed for some seconds, may not read any more.
+        """
+        async with self.db.read() as unit:
+            await confirm(unit, viewer, Role.VIEWER)
+        keys = await self._workspaces.keys(viewer.workspace_id)
+        with self.bus.subscribe(topic(keys, conversation_id)) as subscription:
+            feed = Feed(self, viewer, keys.conversation(conversation_id), subscription, on_quiet)
+            try:
+                yield feed
+            finally:
+                feed.close()
+
+    async def watch(self, viewer: Viewer, door: Door, credential: str) -> None:
+        """Returns when a viewer's credential is over."""
+        over = asyncio.get_running_loop().create_future()
+        self._watched[over] = _Watched(viewer, door, credential)
+        if len(self._watched) == 1:
+            self._watching = asyncio.create_task(self._watch_all())
+        try:
+            await over
+        finally:
+            del self._watched[over]
+            if not self._watched and self._watching:
+                self._watching.cancel()
+
+    async def _watch_all(self) -> None:
+        """Looks at all credentials together: one by one, hundreds of idle readers would keep the database busy."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                await self._look_at_all()
+            except Unavailable:
+                pass  # nothing is told meanwhile either
+            except Exception as error:  # noqa: BLE001 — nobody goes on unwatched
+                for over in self._watched:
+                    if not over.done():
+                        over.set_exception(error)
+                return
+
+    async def _look_at_all(self) -> None:
+        by_workspace: defaultdict[int, set[Viewer]] = defaultdict(set)
+        for each in self._watched.values():
+            by_workspace[each.viewer.workspace_id].add(each.viewer)
+        for workspace_id, viewers in by_workspace.items():
+            async with self.db.read() as unit:
+                gone = await unit.auth.gone(workspace_id, viewers)
+            for over, each in self._watched.items():
+                if each.viewer in gone and not over.done():
+                    over.set_result(None)
+        for over, each in self._watched.items():
+            if not over.done() and self._auth.expired(each.door, each.credential):
+                over.set_result(None)
+
+
+class _Watched(NamedTuple):
+    """Whose credential is watched."""
+
+    viewer: Viewer
+    door: Door
+    credential: str
+
+
+class Feed:
+    """One reader's view of a conversation; ``on_quiet`` is called when no message has come for a while after some."""
+
+    def __init__(
+        self,
+        live: LiveService,
+        viewer: Viewer,
+        cipher: ConversationCipher,
+        subscription: Subscription,
+        on_quiet: Callable[[], None],
+    ) -> None:
+        self._live = live
+        self._viewer = viewer
+        self._cipher = cipher
+        self._id = cipher.conversation_id
+        self._subscription = subscription
+        self._on_quiet = on_quiet
+        self._told: list[int] = []
+        self._floor = -1
+        self._count = 0
+        self._created_at: datetime | None = None
+        self._summarised_at: datetime | None = None
+        self._repeat = False
+        self._interrupted = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def snapshot(self) -> Snapshot:
+        """Returns the conversation as it is, and tells from there on; raises ``NotFound``."""
+        async with self._live.readers, self._live.db.read() as unit:
+            found = await unit.live.newest(
+                self._viewer.workspace_id, self._id, READ_AT_ONCE, READ_BYTES, REMEMBERED + 1
+            )
+        if found is None or self._created_at not in (None, found[0].created_at):
+            raise NotFound("There is no such conversation.")
+        row, sequences = found
+        self._told, self._floor = sequences[:REMEMBERED], max(sequences[REMEMBERED:], default=-1)
+        self._count, self._created_at = row.conversation.message_count, row.created_at
+        summary = await self._summary() if row.summarised_at else None
+        return Snapshot(conversation=row.conversation, messages=self._opened(row), summary=summary)
+
+    async def news(self) -> list[Event | Unavailable]:
+        """Waits until there may be something new and returns it; ``Unavailable`` is said once an interruption."""
+        await self._subscription.wait()
+        interrupted, events = not self._live.bus.connected, list[Event | Unavailable]()
+        try:
+            events += await self._look()
+        except Unavailable:
+            interrupted = True
+            asyncio.get_running_loop().call_later(RETRY_S, self._subscription.wake)
+        if interrupted and not self._interrupted:
+            events.append(Unavailable("The database is not available. What happens meanwhile is told later."))
+        self._interrupted = interrupted
+        return events
+
+    async def summarize(self, viewer: Viewer, request: AnalysisRequest) -> None:
+        """Sees to it that the summary is fresh, and told if it was already."""
+        known = self._summarised_at
+        made = await self._live.summaries.make(viewer, request)
+        self._repeat = made.updated_at == known
+        self._subscription.wake()
+
+    def wait_for_quiet(self) -> None:
+        """Begins to wait anew until no message comes for a while."""
+        self.close()
+        self._timer = asyncio.get_running_loop().call_later(QUIET_S, self._on_quiet)
+
+    def close(self) -> None:
+        """Waits for quiet no more."""
+        if self._timer:
+            self._timer.cancel()
+
+    async def _look(self) -> list[Event]:
+        known = self._floor, self._told
+        async with self._live.readers, self._live.db.read() as unit:
+            row = await unit.live.new(self._viewer.workspace_id, self._id, READ_AT_ONCE, READ_BYTES, *known)
+        if row is None or row.created_at != self._created_at:
+            return [ConversationDeleted()]
+        events: list[Event] = [NewMessage(message=message) for message in self._opened(row)]
+        if row.messages:
+            ordered = sorted([*self._told, *(message.sequence for message in row.messages)])
+            self._told, self._floor = ordered[-REMEMBERED:], max([self._floor, *ordered[:-REMEMBERED]])
+            self._count += len(row.messages)
+            self.wait_for_quiet()
+        if self._count != row.conversation.message_count:
+            if not row.messages:
+                return await self._anew()
+            self._subscription.wake()  # there are more
+        if row.summarised_at and (self._repeat or row.summarised_at != self._summarised_at):
+            self._repeat = False
+            if summary := await self._summary():
+                events.append(SummaryUpdated(summary=summary))
+        return events
+
+    async def _anew(self) -> list[Event]:
+        self.wait_for_quiet()
+        try:
+            return [await self.snapshot()]
+        except NotFound:
+            return [ConversationDeleted()]
+
+    async def _summary(self) -> Summary | None:
+        try:
+            found = await self._live.summaries.get(self._viewer, self._id)
+        except NotFound:
+            return None
+        self._summarised_at = found.updated_at
+        return found
+
+    def _opened(self, row: LiveRow) -> list[Message]:
+        return [opened(self._cipher, message) for message in row.messages]
