@@ -13,6 +13,7 @@ from app.repositories.analyses import AnalysisRepository
 from app.repositories.audit import AuditRepository
 from app.repositories.auth import AuthRepository
 from app.repositories.chats import ChatRepository
+from app.repositories.feedback import FeedbackRepository
 from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.members import MemberRepository
 from app.repositories.search import SearchRepository
@@ -53,6 +54,7 @@ class Unit:
     audit: AuditRepository
     auth: AuthRepository
     chats: ChatRepository
+    feedback: FeedbackRepository
     idempotency: IdempotencyRepository
     members: MemberRepository
     search: SearchRepository
@@ -111,6 +113,7 @@ class Database:
                     AuditRepository(connection),
                     AuthRepository(connection),
                     ChatRepository(driver),
+                    FeedbackRepository(connection),
                     IdempotencyRepository(connection),
                     MemberRepository(connection),
                     SearchRepository(driver),

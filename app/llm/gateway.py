@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +14,7 @@ from app.errors import Unavailable
 from app.llm.chunking import fit
 from app.llm.local.text import MESSAGE_CHARS
 from app.llm.parse import InvalidAnswer, parse_answer, response_format
+from app.llm.privacy import Pseudonyms
 from app.llm.provider import LOCAL_MODEL, http_client, litellm
 from app.llm.tasks import Task
 from app.schemas.analyses import Fallback, Provenance
@@ -69,12 +70,23 @@ class Gateway:
     def __init__(self, hops: Sequence[Hop], *, local_timeout_s: float = 60.0) -> None:
         self._hops = [*hops, Hop(LOCAL_MODEL, local_timeout_s, NO_LIMIT, message_chars=MESSAGE_CHARS)]
 
-    async def answer(self, task: Task[D], turns: Sequence[Turn]) -> Answer[D]:
-        """Returns the first valid answer; what failed before it stands in its provenance."""
+    async def answer(
+        self, task: Task[D], turns: Sequence[Turn], *, redact: bool = True, conversation_id: str = ""
+    ) -> Answer[D]:
+        """Returns the first valid answer; what failed before it stands in its provenance.
+
+        With ``redact`` every model but the built-in engine sees placeholders, and what it says of them is put right.
+        """
         fallbacks: list[Fallback] = []
+        names: Pseudonyms | None = None
         for hop in self._hops:
             try:
-                return await self._ask(hop, task, turns, fallbacks)
+                if hop.model == LOCAL_MODEL or not redact:
+                    return await self._ask(hop, task, turns, fallbacks)
+                if names is None:
+                    names = await asyncio.to_thread(Pseudonyms, turns, conversation_id)
+                answer = await self._ask(hop, task, names.hidden, fallbacks)
+                return replace(answer, draft=names.reveal(answer.draft))
             except Exception as error:  # noqa: BLE001 — a provider may fail in any way; the next one is asked
                 reason = _reason(error)
                 # Never the error's text: it is the provider's, and may hold the prompt.

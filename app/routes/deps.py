@@ -24,11 +24,12 @@ from app.errors import (
     UnsupportedMediaType,
 )
 from app.factory import Services
-from app.schemas.accounts import KeyIn, KeyRotation, MemberChange, MemberIn, TokenRequest
+from app.schemas.accounts import KeyIn, KeyRotation, MemberChange, MemberIn, TokenRequest, WorkspaceChange
 from app.schemas.analyses import AnalysisRequest
 from app.schemas.base import Id
 from app.schemas.chats import BATCH_SIZE, MessageIn
 from app.schemas.enums import Role
+from app.schemas.feedback import FeedbackIn
 from app.schemas.problems import ProblemDocument, field_errors
 from app.schemas.viewer import Viewer
 from app.security.permissions import require
@@ -263,6 +264,7 @@ def reply(model: BaseModel, status: int = 200, headers: dict[str, str] | None = 
 
 _DOCUMENTED: list[type[BaseModel]] = [
     AnalysisRequest,
+    FeedbackIn,
     KeyIn,
     KeyRotation,
     MemberChange,
@@ -270,6 +272,7 @@ _DOCUMENTED: list[type[BaseModel]] = [
     MessageIn,
     ProblemDocument,
     TokenRequest,
+    WorkspaceChange,
 ]
 
 

@@ -114,6 +114,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
     async def _make(self, workspace_id: int, conversation_id: str) -> None:
         keys = await self._workspaces.keys(workspace_id)
         cipher = keys.conversation(conversation_id)
+        redact = await self._workspaces.redacts(workspace_id)
         async with self._db.read() as unit:
             # The count first: a message that comes in between makes the result stale, never silently incomplete.
             found = await unit.chats.conversation(workspace_id, conversation_id)
@@ -132,7 +133,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
             )
             for message in sealed
         ]
-        answer = await self._gateway.answer(self.task, turns)
+        answer = await self._gateway.answer(self.task, turns, redact=redact, conversation_id=conversation_id)
         body = await asyncio.to_thread(self._check, answer.draft, turns)
         sentiment, outcome, keywords = self._labels(body)
         total = found.conversation.message_count

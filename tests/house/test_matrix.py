@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from app.routes import analyses, audit, auth, chats, health, members
+from app.routes import analyses, audit, auth, chats, health, members, workspaces
 from app.routes.deps import SAFE_METHODS, AtLeast
 from app.schemas.enums import Provider, Role
 from app.security.api_keys import random_id
@@ -23,6 +23,7 @@ NEEDED: dict[str, Role | str] = {
     "analyzeConversation": Role.EDITOR,
     "beginSignIn": PUBLIC,
     "changeMember": Role.ADMIN,
+    "changeWorkspace": Role.ADMIN,
     "createKey": Role.ADMIN,
     "createToken": CREDENTIAL,
     "deleteConversation": Role.ADMIN,
@@ -37,6 +38,8 @@ NEEDED: dict[str, Role | str] = {
     "getMe": Role.VIEWER,
     "getReadiness": PUBLIC,
     "getSummary": Role.VIEWER,
+    "getWorkspace": Role.VIEWER,
+    "giveFeedback": Role.VIEWER,
     "inviteMember": Role.ADMIN,
     "listAudit": Role.ADMIN,
     "listKeys": Role.ADMIN,
@@ -254,7 +257,7 @@ async def test_the_guards_are_those_of_the_table(app: FastAPI) -> None:
         own = {dependant.call.role} if isinstance(dependant.call, AtLeast) else set()
         return own.union(*(roles(part) for part in dependant.dependencies))
 
-    modules = (analyses, audit, auth, chats, health, members)
+    modules = (analyses, audit, auth, chats, health, members, workspaces)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     found = {route.operation_id: roles(route.dependant) for route in routes}
     assert set(found) == {operation.name for operation in operations(app)}
