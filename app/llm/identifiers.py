@@ -30,7 +30,7 @@ class Span(NamedTuple):
 
 
 # Dates, times, amounts and versions stay readable, unless they run on into another number.
-_ALONE = r"(?<![0-9])(?<![0-9][-./])"
+_ALONE = r"(?<![0-9])(?<![0-9][-./])(?<!\+[0-9] )(?<!\+[0-9]{2} )(?<!\+[0-9]{3} )"
 _END = r"(?![0-9]|[-./][0-9])"
 _YEAR, _MONTH, _DAY = r"(?:19|20)[0-9]{2}", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12][0-9]|3[01])"
 _AMOUNT = r"(?:[0-9]{1,3}(?:[,.' ][0-9]{3}){1,3}|[0-9]{1,9})(?:[.,][0-9]{1,2})?"
@@ -47,8 +47,8 @@ _READABLE = re.compile(
 _VERSION_BEFORE = re.compile(r"(?:(?<![a-z])v|ver\.?|version|release|build|firmware)[ :]?\Z")
 
 _AT = re.compile(r" ?(?:@|%40|[(\[]at[)\]]) ?")
-_LOCAL_BACKWARDS = re.compile(r"[\w.!#$%'*+^`~-]{1,64}+")
-_DOT = r"(?:\.|[(\[]dot[)\]])"
+_LOCAL_BACKWARDS = re.compile(r"[\w.!#$%'*+^`{|}~-]{1,64}+")
+_DOT = r"(?:\.| ?[(\[]dot[)\]] ?)"
 _DOMAIN = re.compile(rf"[\w-]{{1,63}}+(?:{_DOT}[\w-]{{1,63}}+){{0,16}}+|\[[0-9a-f:.]{{2,45}}\]")
 _TOP_LEVEL = re.compile(rf"{_DOT}[^\W0-9_][\w-]*\Z")
 
@@ -148,8 +148,9 @@ def _emails(text: str) -> Iterator[Span]:
         local = _LOCAL_BACKWARDS.match(text[max(start - 64, 0) : start][::-1])
         begin = start - len(local[0]) if local else start
         if begin == start and text[start - 1 : start] == '"':
-            begin = max(text.rfind('"', max(start - 66, 0), start - 1), 0)
-        while begin < start and text[begin] in ".'*`":
+            quote = text.rfind('"', max(start - 66, 0), start - 1)
+            begin = start if quote < 0 else quote
+        while begin < start - 1 and text[begin] in ".'*`":
             begin += 1
         if begin < start:
             yield Span(begin, domain.end(), "EMAIL")
@@ -199,7 +200,7 @@ def _numbers(text: str) -> Iterator[Span]:
         international = match[0][0] == "+" or match[0][:2] == "00"
         if len(digits) < FEWEST_DIGITS - international:
             continue
-        if len(digits) in CARD_DIGITS and _luhn(digits):
+        if len(digits) in CARD_DIGITS and not international and _luhn(digits):
             kind = "CARD"
         elif len(digits) in PHONE_DIGITS and (international or len(digits) < len(match[0])):
             kind = "PHONE"

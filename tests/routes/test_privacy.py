@@ -167,6 +167,7 @@ async def test_what_a_provider_sees_is_the_workspaces_to_say(
 
 
 async def test_a_change_that_makes_no_sense_is_refused(workspace: Workspace) -> None:
-    for body in ({}, {"redact": "no"}, {"redact": None}, {"redact": False, "name": "x"}, []):
+    wrong: list[Any] = [{}, {"redact": "no"}, {"redact": None}, {"redact": False, "name": "x"}, []]
+    for body in wrong:
         assert (await workspace.admin.patch("/workspace", json=body)).status_code == 422, body
     assert (await workspace.viewer.get("/workspace")).json()["redact"] is True

@@ -243,7 +243,7 @@ async def test_a_defect_is_told_without_its_text_and_does_not_block_the_next_req
 
 
 async def test_what_a_model_did_not_read_is_told(workspace: Workspace, providers: Providers) -> None:
-    sent = [message(message_id=f"m{n:04}", message_content=f"Parcel number {n} is late.") for n in range(2_000)]
+    sent = [message(message_id=f"m{n:04}", message_content=f"Parcel {n} is late.") for n in range(2_000)]
     assert (await workspace.editor.post("/chats", json=sent)).status_code == 201
     coverage = (await summarize(workspace)).json()["coverage"]
     transcript = providers.grok.requests[0].body["messages"][1]["content"]
