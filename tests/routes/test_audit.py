@@ -131,7 +131,7 @@ ACTS: dict[str, Act] = {
         200,
         by_ana("workspace.changed", None, redact=False, was=True),
     ),
-    "leave the workspace as it is": Act(lambda s: s.ana.patch("/workspace", json={"redact": True}), 200, lambda _: []),
+    "leave the workspace as it is": Act(lambda s: s.ana.patch("/workspace", json={"redact": False}), 200, lambda _: []),
     "get tokens by key": Act(
         lambda s: s.accounts.client().post("/auth/token", json={"api_key": s.keys[2]["key"]}),
         200,
