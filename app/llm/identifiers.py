@@ -33,14 +33,16 @@ class Span(NamedTuple):
 _ALONE = r"(?<![0-9])(?<![0-9][-./])(?<!\+[0-9] )(?<!\+[0-9]{2} )(?<!\+[0-9]{3} )"
 _END = r"(?![0-9]|[-./][0-9])"
 _YEAR, _MONTH, _DAY = r"(?:19|20)[0-9]{2}", r"(?:0?[1-9]|1[0-2])", r"(?:0?[1-9]|[12][0-9]|3[01])"
-_AMOUNT = r"(?:[0-9]{1,3}(?:[,.' ][0-9]{3}){1,3}|[0-9]{1,9})(?:[.,][0-9]{1,2})?"
+_AMOUNT = r"(?:[0-9]{1,3}(?:[,.'][0-9]{3}){1,3}|[0-9]{1,9})(?:[.,][0-9]{1,2})?"
+_SPACED_AMOUNT = _AMOUNT.replace("[,.']", "[,.' ]")
 _READABLE = re.compile(
     rf"{_ALONE}{_YEAR}([-./]){_MONTH}\1{_DAY}{_END}"
     rf"|{_ALONE}{_DAY}([-./]){_DAY}\2(?:{_YEAR}|[0-9]{{2}}){_END}"
     rf"|{_ALONE}{_YEAR} ?[-/] ?{_YEAR}{_END}"
     r"|(?<![0-9:])[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}(?:[.,][0-9]{1,9})?)?(?![0-9:])"
     rf"|[$€£¥₹] ?{_AMOUNT}(?![0-9]|[-./ ]?[0-9]{{2}})"
-    rf"|{_ALONE}(?<![0-9] ){_AMOUNT} ?(?:[$€£¥₹]|(?:usd|eur|gbp|chf|dollars?|euros?|pounds?)(?![a-z]))"
+    rf"|{_ALONE}(?<![0-9] ){_SPACED_AMOUNT} ?"
+    r"(?:[$€£¥₹](?! ?[0-9])|(?:usd|eur|gbp|chf|dollars?|euros?|pounds?)(?![a-z]))"
     r"|(?<![a-z])(?:v|ver\.?|version|release|build|firmware) ?[0-9]{1,5}(?:\.[0-9]{1,5}){1,4}"
     r"|(?<![0-9.])[0-9]{1,4}(?:\.[0-9]{1,5}){0,2}\.0(?:\.[0-9]{1,6}){1,2}(?![0-9.])"
 )
@@ -59,7 +61,7 @@ _IBAN = re.compile(r"(?<![0-9a-z])(?=([a-z]{2}[0-9]{2}(?:[ ._-]?[0-9a-z]){11,30}
 _CARD = re.compile(
     r"(?<![0-9])[0-9]{4}(?:(?:[^0-9a-z]{0,3}[0-9]{4}){3}|[^0-9a-z]{1,3}[0-9]{6}[^0-9a-z]{1,3}[0-9]{5})(?![0-9])"
 )
-_NUMBER = re.compile(r"(?<![0-9a-z])\+?\(?[0-9](?:[0-9]|[ ]?[-/()_]{1,2}[ ]?[0-9]|\.[0-9]|[ ]{1,2}[0-9])*+")
+_NUMBER = re.compile(r"(?<![0-9a-z])\+?\(?[0-9](?:[0-9]|[ ]?[-/()_]{1,2}[ ]?[0-9]|\.[0-9]|[ ]{1,3}[0-9])*+")
 
 _TOKEN = re.compile(r"(?<![0-9a-z])[0-9a-z]++(?:[-_]++[0-9a-z]++)*+")
 _QUANTITY = re.compile(r"[0-9]+(?:k|m|g|kg|km|cm|mm|ml|kb|mb|gb|tb|mah|ms|s|rpm|px|hz|khz|mhz|w|wh|kwh|v|x|pcs)")
@@ -96,7 +98,7 @@ def _plain_character(character: str) -> str:
         return ""
     if category == "Pd" or character == "−":  # noqa: RUF001 — the minus sign is the point
         return "-"
-    if category == "Zs":
+    if category == "Zs" or character == "\t":
         return " "
     plain = unicodedata.normalize("NFKC", character).lower()
     return plain if len(plain) == 1 else character
@@ -118,7 +120,7 @@ class Plain(NamedTuple):
 def plain(text: str) -> Plain:
     """Returns a text in its plain form."""
     if text.isascii():
-        return Plain(text.lower(), None)
+        return Plain(text.lower().replace("\t", " "), None)
     table = _Table()
     found = text.translate(table)
     if len(found) == len(text):

@@ -1,6 +1,7 @@
 """Placeholders: what is hidden, what stays readable, and that everything comes back letter by letter."""
 
 import random
+import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -54,6 +55,7 @@ HIDDEN = {
     "030/1234567": "[PHONE_1]",
     "12/34/5678": "[PHONE_1]",
     "22.11.2026-5551234": "[PHONE_1]",
+    "$5 612 345 678, 611 223 344 $5": "$[PHONE_1], [PHONE_2] $5",
     "5551234567": "[NUMBER_1]",
     "٠١٢٣٤٥٦٧٨٩": "[NUMBER_1]",
     "５５５－１２３４": "[PHONE_1]",
@@ -178,6 +180,17 @@ values = st.one_of(
 @given(values, around, around)
 def test_a_value_is_found_between_any_marks(value: str, before: str, after: str) -> None:
     assert value not in hidden(f"{before} {value} {after}")
+
+
+separators = st.sampled_from(
+    ["", " ", "  ", "-", ".", "/", " - ", ") ", " (", "\t", "\u00a0", "–", "\u200b", "_", "/ "]
+)
+
+
+@given(st.lists(st.tuples(st.integers(3_000, 999_999), separators), min_size=3, max_size=5), st.sampled_from(["", "+"]))
+def test_a_number_is_found_whatever_separates_its_parts(parts: list[tuple[int, str]], sign: str) -> None:
+    written = sign + "".join(f"{number}{separator}" for number, separator in parts)
+    assert not any(map(str.isdigit, re.sub(r"\[[A-Z]+_[0-9_]+\]", "", hidden(f"Call {written} now"))))
 
 
 FORMS = [
