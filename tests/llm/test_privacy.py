@@ -213,7 +213,7 @@ def test_the_phone_numbers_of_every_country_are_hidden(region: str) -> None:
                 assert hidden(f"Call {written}, please") in ("Call [PHONE_1], please", "Call [NUMBER_1], please")
 
 
-SIZE = 2**20
+SIZE = 2**18
 HOSTILE: dict[str, Callable[[int], str]] = {
     "digits": lambda n: "1" * n,
     "letters": lambda n: "a" * n,
