@@ -13,6 +13,7 @@ from app.repositories.analyses import AnalysisRepository
 from app.repositories.audit import AuditRepository
 from app.repositories.auth import AuthRepository
 from app.repositories.chats import ChatRepository
+from app.repositories.feedback import FeedbackRepository
 from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.jobs import JobRepository
 from app.repositories.live import LiveRepository
@@ -56,6 +57,7 @@ class Unit:
     audit: AuditRepository
     auth: AuthRepository
     chats: ChatRepository
+    feedback: FeedbackRepository
     idempotency: IdempotencyRepository
     jobs: JobRepository
     live: LiveRepository
@@ -128,6 +130,7 @@ class Database:
                     AuditRepository(connection),
                     AuthRepository(connection),
                     ChatRepository(driver),
+                    FeedbackRepository(connection),
                     IdempotencyRepository(connection),
                     JobRepository(driver),
                     LiveRepository(driver),

@@ -23,6 +23,7 @@ from app.services.analyses import InsightsService, SummaryService
 from app.services.audit import AuditService
 from app.services.auth import AuthService
 from app.services.chats import ChatService
+from app.services.feedback import FeedbackService
 from app.services.health import HealthService
 from app.services.idempotency import IdempotencyService
 from app.services.imports import ImportService
@@ -45,6 +46,7 @@ class Services:
     audit: AuditService
     auth: AuthService
     chats: ChatService
+    feedback: FeedbackService
     health: HealthService
     idempotency: IdempotencyService
     imports: ImportService
@@ -113,6 +115,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             audit=AuditService(db, workspaces, cursors),
             auth=auth,
             chats=chats,
+            feedback=FeedbackService(db, workspaces),
             health=health,
             idempotency=IdempotencyService(db, workspaces),
             imports=ImportService(chats),

@@ -10,7 +10,19 @@ from fastapi_offline import FastAPIOffline
 from app.errors import ConfigurationError, Problem
 from app.factory import Services, build, database_url
 from app.logs import configure_logs
-from app.routes import analyses, analytics, audit, auth, chats, docs, health, jobs, live, members
+from app.routes import (
+    analyses,
+    analytics,
+    audit,
+    auth,
+    chats,
+    docs,
+    health,
+    jobs,
+    live,
+    members,
+    workspaces,
+)
 from app.routes.deps import documented_schemas
 from app.routes.middleware import FrontDoor
 from app.routes.problems import add_handlers
@@ -55,7 +67,7 @@ def create_app(open_services: Callable[[], AbstractAsyncContextManager[Services]
     )
     app.add_middleware(FrontDoor)
     add_handlers(app)
-    for module in (chats, analyses, live, jobs, analytics, auth, members, audit, health, docs):
+    for module in (chats, analyses, live, jobs, analytics, auth, members, workspaces, audit, health, docs):
         app.include_router(module.router)
     generate = app.openapi
 

@@ -31,6 +31,7 @@ PRIVILEGES = {
     "llm_calls": {"SELECT", "INSERT", "UPDATE"},
     "job_items": ALL,
     "jobs": ALL,
+    "feedback": {"SELECT", "INSERT", "UPDATE"},
     "memberships": ALL,
     "message_batches": {"USAGE"},
     "messages": ALL,
@@ -316,7 +317,7 @@ async def test_a_database_that_is_not_migrated_far_enough_is_refused(
 ) -> None:
     url = url_of(postgresql)
     migrate("-1", **server.address())
-    said = r"The database is at migration \w+, not 0004 yet\. Run `alembic upgrade head`\."
+    said = r"The database is at migration \w+, not 0005 yet\. Run `alembic upgrade head`\."
     assert re.fullmatch(said, await refused(settings, url))
     migrate("base", **server.address())
     assert re.fullmatch(said, await refused(settings, url))

@@ -14,6 +14,7 @@ from app.llm.chunking import earlier, split
 from app.llm.hops import Hop, Hops, Ledger, NoAnswer, Run, Usage
 from app.llm.local.engine import LOCAL_MODEL, answer
 from app.llm.local.text import MESSAGE_CHARS
+from app.llm.privacy import Pseudonyms
 from app.llm.tasks import Task
 from app.schemas.analyses import Provenance
 from app.schemas.drafts import TURNS, Draft, Turn
@@ -71,10 +72,14 @@ class Gateway:
         turns: Sequence[Turn],
         ledger: Ledger | None = None,
         update: Update[D] | None = None,
+        *,
+        redact: bool = True,
+        conversation_id: str = "",
     ) -> Answer[D]:
         """Returns an answer for a whole conversation; what failed before it stands in its provenance.
 
-        With an update a model reads only that, if it is not too long; the built-in engine always reads everything.
+        With an update a model reads only that, if it is not too long; the built-in engine always reads everything. With
+        ``redact`` providers see placeholders, and what they say of them is put right.
 
         A conversation that is longer than what a model reads at once is read in parts, and the answers are merged.
         """
@@ -83,13 +88,16 @@ class Gateway:
         kept_s = min(self.deadline_s / 2, characters * LOCAL_S_PER_CHARACTER)
         run = Run(asyncio.get_running_loop().time() + self.deadline_s - kept_s, ledger or Free())
         read = len(turns)
-        shown = _shown(update) if update else ""
-        updated = bool(update and self._hops and len(shown) <= self._hops.room)
+        updated = False
         try:
+            names = await _names(turns, conversation_id) if redact and self._hops else None
+            shown = _shown(update, turns, names) if update else ""
+            updated = bool(update and self._hops and len(shown) <= self._hops.room)
             if updated:
                 draft = await self._hops.ask(task, task.update, shown, run)
             else:
-                draft = await self._by_providers(task, turns, run)
+                draft = await self._by_providers(task, names.hidden if names else turns, run)
+            draft = await asyncio.to_thread(names.reveal, draft) if names else draft
         except NoAnswer:
             draft, updated = await _by_engine(task, turns), False
             run.model = LOCAL_MODEL
@@ -152,8 +160,28 @@ def _dump(turns: Sequence[Turn]) -> str:
     return TURNS.dump_json(list(turns)).decode()
 
 
-def _shown(update: Update[D]) -> str:
-    return f'{{"before":{update.before.model_dump_json()},"messages":{_dump(update.new)}}}'
+async def _names(turns: Sequence[Turn], conversation_id: str) -> Pseudonyms:
+    try:
+        return await asyncio.to_thread(Pseudonyms, turns, conversation_id)
+    except Exception as error:  # noqa: BLE001 — what cannot be hidden is shown to nobody
+        _log.error("not_hidden", error=type(error).__name__)
+        raise NoAnswer from None
+
+
+def _shown(update: Update[D], turns: Sequence[Turn], names: Pseudonyms | None) -> str:
+    before, new = update.before.model_dump(mode="json"), list(update.new)
+    if names:
+        hidden = {turn.message_id: shown for turn, shown in zip(turns, names.hidden, strict=True)}
+        before, new = _hidden(before, names), [hidden[turn.message_id] for turn in new]
+    return json.dumps({"before": before, "messages": TURNS.dump_python(new, mode="json")}, ensure_ascii=False)
+
+
+def _hidden(node: Any, names: Pseudonyms) -> Any:
+    if isinstance(node, dict):
+        return {name: _hidden(part, names) for name, part in node.items()}
+    if isinstance(node, list):
+        return [_hidden(part, names) for part in node]
+    return names.hide(node) if isinstance(node, str) else node
 
 
 def _part(parts: Sequence[Sequence[Turn]], number: int, room: int) -> str:

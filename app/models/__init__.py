@@ -1,7 +1,7 @@
 """The tables, and nothing else."""
 
 from app.models.accounts import ApiKey, Membership, OAuthState, Session, User
-from app.models.analyses import Insight, Summary
+from app.models.analyses import Feedback, Insight, Summary
 from app.models.base import Base
 from app.models.chats import Conversation, Message, Participant
 from app.models.jobs import Job, JobItem
@@ -16,6 +16,7 @@ __all__ = [
     "Base",
     "Budget",
     "Conversation",
+    "Feedback",
     "IdempotencyKey",
     "Insight",
     "Job",

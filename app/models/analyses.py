@@ -1,10 +1,10 @@
-"""Summaries and insights, their texts sealed."""
+"""Summaries, insights and feedback, their texts sealed."""
 
 from sqlalchemy import BigInteger, Integer
 from sqlalchemy.orm import Mapped, declared_attr, mapped_column
 
-from app.models.base import Base, BigId, ClientId, CreatedAt, of_conversation, one_of
-from app.schemas.enums import Outcome, Sentiment
+from app.models.base import Base, BigId, ClientId, CreatedAt, Time, of_conversation, one_of
+from app.schemas.enums import Outcome, Rating, Sentiment
 
 
 class _Analysis:
@@ -51,3 +51,19 @@ class Insight(_Analysis, Base):
     sentiment: Mapped[str]
     outcome: Mapped[str]
     details: Mapped[bytes]
+
+
+class Feedback(Base):
+    """What somebody thinks of one version of a summary; ``details`` holds their words, and what made that version."""
+
+    __tablename__ = "feedback"
+    __table_args__ = (one_of("rating", Rating), of_conversation())
+
+    workspace_id: Mapped[BigId] = mapped_column(primary_key=True)
+    conversation_id: Mapped[ClientId] = mapped_column(primary_key=True)
+    actor: Mapped[str] = mapped_column(primary_key=True)
+    summary_updated_at: Mapped[Time] = mapped_column(primary_key=True)
+    rating: Mapped[str]
+    details: Mapped[bytes]
+    created_at: Mapped[CreatedAt]
+    updated_at: Mapped[CreatedAt]

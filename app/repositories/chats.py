@@ -130,7 +130,8 @@ _DELETE = """
         (SELECT count(*) FROM participants AS p JOIN gone USING (conversation_id) WHERE p.workspace_id = $1)
             AS participants,
         (SELECT count(*) FROM summaries AS s JOIN gone USING (conversation_id) WHERE s.workspace_id = $1) AS summaries,
-        (SELECT count(*) FROM insights AS s JOIN gone USING (conversation_id) WHERE s.workspace_id = $1) AS insights
+        (SELECT count(*) FROM insights AS s JOIN gone USING (conversation_id) WHERE s.workspace_id = $1) AS insights,
+        (SELECT count(*) FROM feedback AS f JOIN gone USING (conversation_id) WHERE f.workspace_id = $1) AS feedback
     FROM gone
 """
 

@@ -65,6 +65,17 @@ class WorkspaceRepository:
         statement = select(*_COLUMNS).ext(distinct_on(Workspace.master_key_id)).order_by(Workspace.master_key_id)
         return [WorkspaceRow(*row) for row in await self._connection.execute(statement)]
 
+    async def set_redact(self, workspace_id: int, *, redact: bool) -> WorkspaceRow | None:
+        """Says whether providers see placeholders; returns the workspace as it was, locked."""
+        found = await self._connection.execute(
+            select(*_COLUMNS).where(Workspace.workspace_id == workspace_id).with_for_update()
+        )
+        row = found.one_or_none()
+        await self._connection.execute(
+            update(Workspace).where(Workspace.workspace_id == workspace_id).values(redact=redact)
+        )
+        return WorkspaceRow(*row) if row else None
+
     async def rewrap(self, workspace: WorkspaceRow, master_key_id: str, wrapped_key: bytes) -> None:
         """Replaces the wrapping of a workspace's data key."""
         statement = (

@@ -1,20 +1,22 @@
-"""Summaries and insights."""
+"""Summaries, what people think of them, and insights."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import TypeAdapter
 
-from app.routes.deps import Analyst, App, ConversationId, Reader, json_body, read_json, reference, reply
+from app.routes.deps import Analyst, App, ConversationId, Member, Reader, json_body, read_json, reference, reply
 from app.routes.idempotency import Attempt, IdempotencyKey, once
 from app.routes.jobs import accepted
 from app.routes.problems import describe
 from app.schemas.analyses import AnalysisRequest, Insights, Summary
+from app.schemas.feedback import Feedback, FeedbackIn
 from app.schemas.jobs import Job, JobRequest
 
 router = APIRouter(tags=["summaries and insights"])
 
 _request = TypeAdapter(AnalysisRequest)
+_feedback = TypeAdapter(FeedbackIn)
 
 Prefer = Annotated[str | None, Header(description="`respond-async`: answer with a job at once (RFC 7240).")]
 
@@ -53,6 +55,27 @@ async def summarize_conversation(
 async def get_summary(app: App, viewer: Reader, conversation_id: ConversationId) -> Response:
     """Returns the stored summary; `stale` when messages came or went after it."""
     return reply(await app.summaries.get(viewer, conversation_id))
+
+
+@router.post(
+    "/chats/{conversation_id}/summary/feedback",
+    operation_id="giveFeedback",
+    summary="Rate a summary",
+    status_code=201,
+    response_model=Feedback,
+    responses=describe(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
+    openapi_extra=json_body(reference(FeedbackIn)),
+)
+async def give_feedback(
+    request: Request, app: App, viewer: Member, conversation_id: ConversationId, key: IdempotencyKey = None
+) -> Response:
+    """Keeps what you think of the stored summary, with the version that you speak of; said again, it replaces that."""
+    given = await read_json(request, _feedback)
+
+    async def act(_: Attempt) -> Response:
+        return reply(await app.feedback.give(viewer, conversation_id, given), 201)
+
+    return (await once(request, app, viewer.caller, key, act, conversation_id=conversation_id)).response
 
 
 @router.post(

@@ -25,11 +25,12 @@ from app.errors import (
     UnsupportedMediaType,
 )
 from app.factory import Services
-from app.schemas.accounts import KeyIn, KeyRotation, MemberChange, MemberIn, TokenRequest
+from app.schemas.accounts import KeyIn, KeyRotation, MemberChange, MemberIn, TokenRequest, WorkspaceChange
 from app.schemas.analyses import AnalysisRequest
 from app.schemas.base import Id
 from app.schemas.chats import BATCH_SIZE, MessageIn
 from app.schemas.enums import Role
+from app.schemas.feedback import FeedbackIn
 from app.schemas.jobs import JobRequest
 from app.schemas.problems import ProblemDocument, field_errors
 from app.schemas.usage import BudgetIn
@@ -271,6 +272,7 @@ _DOCUMENTED: list[type[BaseModel]] = [
     AnalysisRequest,
     BudgetIn,
     JobRequest,
+    FeedbackIn,
     KeyIn,
     KeyRotation,
     MemberChange,
@@ -278,6 +280,7 @@ _DOCUMENTED: list[type[BaseModel]] = [
     MessageIn,
     ProblemDocument,
     TokenRequest,
+    WorkspaceChange,
 ]
 
 

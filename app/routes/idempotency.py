@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Annotated, NamedTuple
 
 import anyio
@@ -53,8 +54,8 @@ async def once(
 ) -> Answer:
     """Carries a request out, unless that was done before; then returns the first answer.
 
-    ``caller`` are workspace and actor. An answer of status 200 that holds what was written from ``conversation_id`` is
-    forgotten with the conversation.
+    ``caller`` are workspace and actor. An answer that holds what was written about ``conversation_id`` is forgotten
+    with the conversation.
 
     Raises:
         StillRunning: if the first request has not been answered.
@@ -81,7 +82,7 @@ async def once(
         with anyio.CancelScope(shield=True), suppress(Problem):
             await app.idempotency.release(claim)
         raise
-    linked = conversation_id if response.status_code == 200 else None
+    linked = conversation_id if response.status_code < HTTPStatus.MULTIPLE_CHOICES else None
     # Done is done: without a note of it, the request would only be carried out again.
     with suppress(Problem):
         await app.idempotency.finish(claim, digest.digest(), _packed(response), linked)

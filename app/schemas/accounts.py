@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 
 from app.schemas import examples
 from app.schemas.base import Id, SafeText, Schema, Timestamp, example, matching
@@ -88,6 +88,24 @@ class WorkspaceInfo(Schema):
     id: str
     name: str
     role: Role
+
+
+class Workspace(Schema):
+    """A workspace's settings."""
+
+    model_config = example(examples.WORKSPACE)
+
+    id: str
+    name: str
+    redact: Annotated[bool, Field(description="Providers of models see placeholders for addresses, numbers and ids.")]
+
+
+class WorkspaceChange(Schema):
+    """A workspace's settings to be."""
+
+    model_config = example({"redact": True})
+
+    redact: StrictBool
 
 
 class Credential(Schema):

@@ -146,6 +146,7 @@ class DeletedRows(Schema):
     participants: int
     summaries: int
     insights: int
+    feedback: int
 
 
 class DeletedConversation(Schema):

@@ -43,6 +43,13 @@ class QuestionStatus(StrEnum):
     UNANSWERED = "unanswered"
 
 
+class Rating(StrEnum):
+    """What somebody thinks of a summary."""
+
+    UP = "up"
+    DOWN = "down"
+
+
 class MemberStatus(StrEnum):
     """Whether a member has joined, or is only invited."""
 

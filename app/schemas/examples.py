@@ -62,7 +62,7 @@ NUMBERED_CONVERSATION_LIST: dict[str, Any] = {
     "total": 1,
     "pages": 1,
 }
-_DELETED = {"conversations": 1, "messages": 3, "participants": 2, "summaries": 1, "insights": 1}
+_DELETED = {"conversations": 1, "messages": 3, "participants": 2, "summaries": 1, "insights": 1, "feedback": 1}
 DELETED_CONVERSATION: dict[str, Any] = {"conversation_id": "order-1042", "deleted": _DELETED}
 DELETED_CONVERSATIONS: dict[str, Any] = {"deleted": _DELETED}
 ANALYSIS_REQUEST: dict[str, Any] = {"conversation_id": "order-1042", "force": False}
@@ -73,7 +73,7 @@ _ANALYSIS: dict[str, Any] = {
         "model": "local/extractive",
         "provider": "local",
         "fallbacks": [{"model": "xai/grok-4.3", "reason": "rate_limited"}],
-        "prompt_version": "summary-6feb8b3cd65d",
+        "prompt_version": "summary-b21b5ee9c524",
         "input_sha256": "88b9f404e12cbf3850cf1ab9144d89eff0bd44b820220cc0da5cb45bd20fa7e5",
         "prompt_tokens": 0,
         "completion_tokens": 0,
@@ -104,6 +104,23 @@ SUMMARY: dict[str, Any] = {
     "outcome": "yes",
     "keywords": ["refund", "parcel", "arrived"],
     **_ANALYSIS,
+}
+FEEDBACK_IN: dict[str, Any] = {
+    "rating": "down",
+    "comment": "She got a refund, and was glad.",
+    "corrections": {"sentiment": "positive", "outcome": "yes", "keywords": ["refund"]},
+}
+FEEDBACK: dict[str, Any] = {
+    "conversation_id": "order-1042",
+    **FEEDBACK_IN,
+    "summary_version": {
+        "prompt_version": "summary-b21b5ee9c524",
+        "input_sha256": "88b9f404e12cbf3850cf1ab9144d89eff0bd44b820220cc0da5cb45bd20fa7e5",
+        "model": "local/extractive",
+        "updated_at": "2026-11-22T10:05:00.000000Z",
+    },
+    "created_at": "2026-11-22T10:10:00.000000Z",
+    "updated_at": "2026-11-22T10:10:00.000000Z",
 }
 INSIGHTS: dict[str, Any] = {
     "sentiment": {
@@ -166,6 +183,7 @@ TOKENS: dict[str, Any] = {
     "refresh_token": TOKEN_REQUEST["refresh_token"],
     "refresh_expires_at": _EXPIRES,
 }
+WORKSPACE: dict[str, Any] = {"id": "2734823948239482", "name": "acme", "redact": True}
 _WORKSPACE = {"id": "2734823948239482", "name": "acme", "role": "admin"}
 ME: dict[str, Any] = {
     "user": {"id": "17", "email": "ana@example.com", "name": "Ana Person", "provider": "google"},

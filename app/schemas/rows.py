@@ -16,6 +16,7 @@ class WorkspaceRow(NamedTuple):
     master_key_id: str
     wrapped_key: bytes
     created_at: datetime
+    redact: bool
 
 
 class ApiKeyRow(NamedTuple):

@@ -1,8 +1,8 @@
 """Who may do what.
 
-- A viewer reads.
+- A viewer reads, and says what they think of summaries.
 - An editor also stores, summarises and analyses.
-- An admin also deletes, manages keys and members, and reads the audit log.
+- An admin also deletes, manages keys, members and settings, and reads the audit log.
 """
 
 from app.errors import Forbidden

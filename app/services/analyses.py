@@ -161,6 +161,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
         workspace_id = viewer.workspace_id
         keys = await self._workspaces.keys(workspace_id)
         cipher = keys.conversation(conversation_id)
+        redact = await self._workspaces.redacts(workspace_id)
         async with self._db.read() as unit:
             # The count first: a message that comes in between makes the result stale, never silently incomplete.
             found = await unit.chats.conversation(workspace_id, conversation_id)
@@ -188,7 +189,9 @@ class AnalysisService(ABC, Generic[D, B, R]):
         earlier = self._earlier(row, cipher.open) if row and grown and len(new) < len(sealed) / 2 else None
         update = Update(earlier[1], [turns[place] for place in new]) if earlier else None
         ledger = self._usage.ledger(viewer.caller, self.task.name)
-        answer = await self._gateway.answer(self.task, turns, ledger, update)
+        answer = await self._gateway.answer(
+            self.task, turns, ledger, update, redact=redact, conversation_id=conversation_id
+        )
         before = earlier[0] if earlier and answer.updated else None
         body = await asyncio.to_thread(self._check, answer.draft, turns, before)
         sentiment, outcome, keywords = self._labels(body)

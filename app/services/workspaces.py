@@ -1,4 +1,4 @@
-"""Workspaces, their data keys, and the rotation of the master key."""
+"""Workspaces: their settings, their data keys, and the rotation of the master key."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,14 +6,17 @@ from cachetools import LRUCache
 
 from app.db import Database, Unit
 from app.errors import NotFound
+from app.schemas.accounts import Workspace, WorkspaceChange
+from app.schemas.enums import Role
 from app.schemas.rows import WorkspaceRow
-from app.schemas.viewer import OPERATOR
+from app.schemas.viewer import OPERATOR, Viewer
 from app.security.api_keys import random_id
 from app.security.encryption import MasterKeys, WorkspaceKeys, new_workspace_keys
+from app.services.auth import confirm
 
 
 class WorkspaceService:
-    """For operators: the command line and the other services, never a viewer."""
+    """For operators, the command line and the other services; a viewer gets only the settings of their own."""
 
     def __init__(self, db: Database, master_keys: MasterKeys) -> None:
         self._db = db
@@ -50,6 +53,25 @@ class WorkspaceService:
             raise NotFound(f"There is no workspace {name}.")
         return workspace
 
+    async def settings(self, viewer: Viewer) -> Workspace:
+        """Returns the settings of the viewer's workspace."""
+        async with self._db.read() as unit:
+            return _shown(_found(await unit.workspaces.get(viewer.workspace_id)))
+
+    async def redacts(self, workspace_id: int) -> bool:
+        """Says whether a provider of models sees placeholders, as of now."""
+        async with self._db.read() as unit:
+            return _found(await unit.workspaces.get(workspace_id)).redact
+
+    async def change(self, viewer: Viewer, wanted: WorkspaceChange) -> Workspace:
+        """Changes the settings of the viewer's workspace; raises ``Unauthenticated`` if they are gone."""
+        async with self._db.write() as unit:
+            await confirm(unit, viewer, Role.ADMIN)
+            was = _found(await unit.workspaces.set_redact(viewer.workspace_id, redact=wanted.redact))
+            if was.redact != wanted.redact:
+                await unit.audit.add(viewer.caller, "workspace.changed", redact=wanted.redact, was=was.redact)
+        return _shown(was._replace(redact=wanted.redact))
+
     async def all(self) -> Sequence[WorkspaceRow]:
         """Returns every workspace by name."""
         async with self._db.read() as unit:
@@ -61,9 +83,7 @@ class WorkspaceService:
         if keys is None:
             async with self._db.read() as unit:
                 workspace = await unit.workspaces.get(workspace_id)
-            if workspace is None:
-                raise NotFound("The workspace is gone.")
-            keys = self._keys[workspace_id] = self._unwrap(workspace)
+            keys = self._keys[workspace_id] = self._unwrap(_found(workspace))
         return keys
 
     async def check_master_keys(self) -> None:
@@ -90,3 +110,13 @@ class WorkspaceService:
 
     def _unwrap(self, workspace: WorkspaceRow) -> WorkspaceKeys:
         return self._master_keys.unwrap(workspace.workspace_id, workspace.master_key_id, workspace.wrapped_key)
+
+
+def _found(workspace: WorkspaceRow | None) -> WorkspaceRow:
+    if workspace is None:
+        raise NotFound("The workspace is gone.")
+    return workspace
+
+
+def _shown(workspace: WorkspaceRow) -> Workspace:
+    return Workspace(id=str(workspace.workspace_id), name=workspace.name, redact=workspace.redact)

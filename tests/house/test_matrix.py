@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from app.routes import analyses, analytics, audit, auth, chats, health, jobs, members
+from app.routes import analyses, analytics, audit, auth, chats, health, jobs, members, workspaces
 from app.routes.deps import SAFE_METHODS, AtLeast
 from app.schemas.enums import Provider, Role
 from app.security.api_keys import random_id
@@ -25,6 +25,7 @@ NEEDED: dict[str, Role | str] = {
     "cancelJob": Role.EDITOR,
     "changeMember": Role.ADMIN,
     "createJob": Role.EDITOR,
+    "changeWorkspace": Role.ADMIN,
     "createKey": Role.ADMIN,
     "createToken": CREDENTIAL,
     "deleteConversation": Role.ADMIN,
@@ -41,6 +42,8 @@ NEEDED: dict[str, Role | str] = {
     "getReadiness": PUBLIC,
     "getSummary": Role.VIEWER,
     "getUsage": Role.VIEWER,
+    "getWorkspace": Role.VIEWER,
+    "giveFeedback": Role.VIEWER,
     "inviteMember": Role.ADMIN,
     "listAudit": Role.ADMIN,
     "listKeys": Role.ADMIN,
@@ -260,7 +263,7 @@ async def test_the_guards_are_those_of_the_table(app: FastAPI) -> None:
         own = {dependant.call.role} if isinstance(dependant.call, AtLeast) else set()
         return own.union(*(roles(part) for part in dependant.dependencies))
 
-    modules = (analyses, analytics, audit, auth, chats, health, jobs, members)
+    modules = (analyses, analytics, audit, auth, chats, health, jobs, members, workspaces)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     found = {route.operation_id: roles(route.dependant) for route in routes}
     assert set(found) == {operation.name for operation in operations(app)}

@@ -86,7 +86,7 @@ def by_key(action: str, **details: Any) -> Callable[[State], list[Any]]:
     return lambda state: [(action, f"key:{state.keys[2]['id']}", "session:*", details)]
 
 
-GONE = {"conversations": 1, "messages": 1, "participants": 1, "summaries": 0, "insights": 0}
+GONE = {"conversations": 1, "messages": 1, "participants": 1, "summaries": 0, "insights": 0, "feedback": 0}
 ACTS: dict[str, Act] = {
     "make a key": Act(
         lambda s: s.ana.post("/auth/keys", json={"name": NAME, "role": "viewer"}),
@@ -126,6 +126,12 @@ ACTS: dict[str, Act] = {
         204,
         by_ana("member.removed", "member:{state.pending_id}", was="*"),
     ),
+    "show providers everything": Act(
+        lambda s: s.ana.patch("/workspace", json={"redact": False}),
+        200,
+        by_ana("workspace.changed", None, redact=False, was=True),
+    ),
+    "leave the workspace as it is": Act(lambda s: s.ana.patch("/workspace", json={"redact": False}), 200, lambda _: []),
     "get tokens by key": Act(
         lambda s: s.accounts.client().post("/auth/token", json={"api_key": s.keys[2]["key"]}),
         200,
@@ -291,8 +297,8 @@ async def test_no_entry_holds_a_word_about_a_person(accounts: Accounts) -> None:
             "key.deleted",
             "member.invited",
         ),
-        *("member.joined", "member.changed", "member.removed", "workspace.created", "access.denied"),
-        *("conversation.deleted", "conversations.deleted"),
+        *("member.joined", "member.changed", "member.removed", "workspace.created", "workspace.changed"),
+        *("access.denied", "conversation.deleted", "conversations.deleted"),
     }
     kept = str(accounts.rows("SELECT to_jsonb(t)::text FROM audit_log AS t")).lower()
     kept = re.sub(r"conversation:[\w+/=]+", "", kept)  # a hash may hold any few letters

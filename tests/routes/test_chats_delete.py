@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.api import Workspace, message
 
-NOTHING = {"conversations": 0, "messages": 0, "participants": 0, "summaries": 0, "insights": 0}
+NOTHING = {"conversations": 0, "messages": 0, "participants": 0, "summaries": 0, "insights": 0, "feedback": 0}
 
 
 async def fill(workspace: Workspace, conversations: int) -> None:
@@ -53,11 +53,13 @@ async def test_a_deletion_leaves_no_row_that_speaks_of_the_conversation(
     )
     postgresql.commit()
     assert (await workspace.editor.post("/jobs/summarize", json={"conversation_ids": ["c0"]})).status_code == 202
+    given = await workspace.viewer.post("/chats/c0/summary/feedback", json={"rating": "up"})
+    assert given.status_code == 201
     before = rows_of(postgresql, "c0")
-    assert {"conversations", "messages", "participants", "summaries", "insights"} <= before.keys()
+    assert {"conversations", "messages", "participants", "summaries", "insights", "feedback"} <= before.keys()
     assert 0 not in before.values(), "make a row in every table that speaks of a conversation"
     answer = await workspace.admin.delete("/chats/c0")
-    receipt = {"conversations": 1, "messages": 3, "participants": 2, "summaries": 1, "insights": 1}
+    receipt = {"conversations": 1, "messages": 3, "participants": 2, "summaries": 1, "insights": 1, "feedback": 1}
     assert (answer.status_code, answer.json()) == (200, {"conversation_id": "c0", "deleted": receipt})
     assert set(rows_of(postgresql, "c0").values()) == {0}
     assert await names(workspace) == {"c1"}

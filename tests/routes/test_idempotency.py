@@ -64,6 +64,7 @@ DONE: dict[str, Call] = {
     **STORED,
     "summarizeConversation": ("/chats/summarize", ABOUT_C9, 200),
     "analyzeConversation": ("/chats/insights", ABOUT_C9, 200),
+    "giveFeedback": ("/chats/c8/summary/feedback", {"json": {"rating": "up", "comment": "Short."}}, 201),
     "createToken": ("/auth/token", {}, 200),
     "createToken from a body": ("/auth/token", {"json": {"api_key": "{key}"}}, 200),
     "createToken from a refresh token": ("/auth/token", {"json": {"refresh_token": "{refresh_token}"}}, 200),
@@ -119,7 +120,9 @@ async def send(
 
 
 async def names_of(client: httpx.AsyncClient) -> dict[str, str]:
-    """Returns what the calls' templates name."""
+    """Returns what the calls' templates name, and makes the summary that one of them is about."""
+    await client.post("/chats", json=message("c8"))
+    await client.post("/chats/summarize", json={"conversation_id": "c8"})
     key = client.headers["Authorization"].removeprefix("Bearer ")
     made = (await client.post("/auth/keys", json={"name": "old", "role": "viewer"})).json()
     token = (await client.post("/auth/token")).json()
@@ -128,8 +131,8 @@ async def names_of(client: httpx.AsyncClient) -> dict[str, str]:
 
 def state(accounts: Accounts) -> dict[str, int]:
     """Returns how many rows there are of what requests do."""
-    tables = ["conversations", "messages", "summaries", "insights", "sessions", "api_keys", "memberships", "audit_log"]
-    return {table: accounts.rows(f"SELECT count(*) FROM {table}")[0][0] for table in tables}
+    tables = ["conversations", "messages", "summaries", "insights", "feedback", "sessions", "api_keys", "memberships"]
+    return {table: accounts.rows(f"SELECT count(*) FROM {table}")[0][0] for table in [*tables, "audit_log"]}
 
 
 def lapse(accounts: Accounts) -> None:

@@ -41,6 +41,7 @@ CALLS: dict[RateClass, list[Call]] = {
         ("GET", "/chats/c1/insights", {}),
         ("GET", "/auth/me", {}),
         ("GET", "/auth/keys", {}),
+        ("GET", "/workspace", {}),
         ("GET", "/workspace/members", {}),
         ("GET", "/audit", {}),
         ("GET", "/analytics/usage", {}),
@@ -60,6 +61,8 @@ CALLS: dict[RateClass, list[Call]] = {
         ("PUT", "/analytics/budgets/x", {"json": {}}),
         ("PATCH", "/workspace/members/17", {"json": {"role": "viewer"}}),
         ("DELETE", "/workspace/members/17", {}),
+        ("PATCH", "/workspace", {"json": {"redact": True}}),
+        ("POST", "/chats/c1/summary/feedback", {"json": {"rating": "up"}}),
     ],
     RateClass.SEARCH: [
         ("GET", "/chats", {"params": {"q": "parcel"}}),

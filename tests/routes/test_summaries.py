@@ -244,12 +244,12 @@ async def test_a_defect_is_told_without_its_text_and_does_not_block_the_next_req
 
 async def test_a_conversation_of_any_length_is_read_whole(workspace: Workspace, providers: Providers) -> None:
     complete = {"messages_read": 2_000, "messages_total": 2_000, "complete": True}
-    sent = [message(message_id=f"m{n:04}", message_content=f"Parcel number {n} is late.") for n in range(2_000)]
+    sent = [message(message_id=f"m{n:04}", message_content=f"Parcel {n} is late.") for n in range(2_000)]
     assert (await workspace.editor.post("/chats", json=sent)).status_code == 201
     assert (await summarize(workspace)).json()["coverage"] == complete
     transcripts = [json.loads(request.body["messages"][1]["content"]) for request in providers.grok.requests]
     parts = sorted((each for each in transcripts if "part" in each), key=lambda each: each["part"])
-    assert [message["message_id"] for part in parts for message in part["messages"]] == [m["message_id"] for m in sent]
+    assert [m["text"] for part in parts for m in part["messages"]] == [m["message_content"] for m in sent]
     assert len(transcripts) > len(parts) >= 10
     providers.grok.requests.clear()
     providers.grok.reply = failure(400, code="context_length_exceeded")
