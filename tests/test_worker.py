@@ -122,11 +122,11 @@ async def doomed(settings: Settings) -> AsyncIterator[Services]:
     before = asyncio.all_tasks()
     async with build(settings, settings.database_url.get_secret_value()) as services:  # type: ignore[union-attr]
         yield services
-        dying = asyncio.all_tasks() - before
-        for task in dying:
-            task.cancel()
-        await asyncio.wait(dying)
         with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+            dying = asyncio.all_tasks() - before
+            for task in dying:
+                task.cancel()
+            await asyncio.wait(dying)
             del task, dying
             gc.collect()  # what the provider's library was about to await
 
