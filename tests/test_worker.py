@@ -100,6 +100,7 @@ def let_heartbeats_stop(database: psycopg.Connection) -> None:
     """Lets the time pass after which a worker that is not heard of counts as dead."""
     database.rollback()
     database.execute("UPDATE pgqueuer.pgqueuer SET heartbeat = heartbeat - interval '1 hour' WHERE status = 'picked'")
+    database.execute("UPDATE analysis_claims SET leased_until = leased_until - interval '1 hour'")
     database.commit()
 
 

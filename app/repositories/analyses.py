@@ -67,6 +67,16 @@ class AnalysisRepository:
         )
         return (await self._connection.execute(statement)).rowcount == 1
 
+    async def renew(self, kind: str, workspace_id: int, conversation_id: str, claim_id: int, lease: timedelta) -> None:
+        """Keeps others away for longer, unless somebody else has begun."""
+        statement = update(AnalysisClaim).where(
+            AnalysisClaim.workspace_id == workspace_id,
+            AnalysisClaim.conversation_id == conversation_id,
+            AnalysisClaim.kind == kind,
+            AnalysisClaim.claim_id == claim_id,
+        )
+        await self._connection.execute(statement.values(leased_until=func.now() + literal(lease)))
+
     async def release(self, kind: str, workspace_id: int, conversation_id: str, claim_id: int) -> bool:
         """Lets others make the analysis; returns False if it was not claimed under this number any more."""
         statement = delete(AnalysisClaim).where(

@@ -2,8 +2,8 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeGuard, TypeVar
 
@@ -39,8 +39,8 @@ HEAD_BYTES = 2**22
 TAIL_BYTES = 3 * 2**22
 """How much of a conversation's ends is read at the most; what lies between them is told in the coverage."""
 
-LEASE_MARGIN = timedelta(seconds=65)
-"""What an analysis may take beyond the deadline of the models: the built-in engine's time, and the database's."""
+LEASE = timedelta(seconds=10)
+"""For how long others wait for an instance that is not heard of any more."""
 POLL_S = 0.2
 
 D = TypeVar("D", bound=Draft)
@@ -132,10 +132,9 @@ class AnalysisService(ABC, Generic[D, B, R]):
     async def _make(self, viewer: Viewer, conversation_id: str, known: datetime | None) -> None:
         place = self.kind, viewer.workspace_id, conversation_id
         claim_id = random_id()
-        lease = timedelta(seconds=self._gateway.deadline_s) + LEASE_MARGIN
         while True:
             async with self._db.write() as unit:
-                claimed = await unit.analyses.claim(*place, claim_id, lease)
+                claimed = await unit.analyses.claim(*place, claim_id, LEASE)
                 if not claimed and await unit.chats.conversation(viewer.workspace_id, conversation_id) is None:
                     raise NotFound("There is no such conversation.")
             if not claimed:
@@ -146,12 +145,28 @@ class AnalysisService(ABC, Generic[D, B, R]):
                 found = await self._stored(viewer.workspace_id, conversation_id)
                 if self._is_new(found, known):
                     return
-                if await self._ask(viewer, conversation_id, claim_id, anew=known is not None):
-                    return
+                async with self._renewed(*place, claim_id):
+                    if await self._ask(viewer, conversation_id, claim_id, anew=known is not None):
+                        return
             finally:
                 with suppress(Problem):
                     async with self._db.write() as unit:
                         await unit.analyses.release(*place, claim_id)
+
+    @asynccontextmanager
+    async def _renewed(self, kind: str, workspace_id: int, conversation_id: str, claim_id: int) -> AsyncIterator[None]:
+        async def renew() -> None:
+            while True:
+                await asyncio.sleep(LEASE.total_seconds() / 3)
+                with suppress(Problem):
+                    async with self._db.write() as unit:
+                        await unit.analyses.renew(kind, workspace_id, conversation_id, claim_id, LEASE)
+
+        renewing = asyncio.create_task(renew())
+        try:
+            yield
+        finally:
+            renewing.cancel()
 
     async def _ask(self, viewer: Viewer, conversation_id: str, claim_id: int, *, anew: bool) -> bool:
         """Asks the models and stores what they say; returns False if that took longer than the lease.

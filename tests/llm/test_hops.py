@@ -80,7 +80,7 @@ async def test_a_long_conversation_is_read_in_parts_that_are_merged_as_deep_as_n
 ) -> None:
     providers.grok.reply = grok_reply(said)
     turns = chat(600)
-    answer = await gateway(providers, room=3_000).answer(task, turns)
+    answer = await gateway(providers, room=3_000).answer(task, turns, redact=False)
     assert (answer.draft.model_dump(mode="json"), answer.messages_read) == (said, 600)
     parts = sorted((each for each in shown(providers) if isinstance(each, dict)), key=lambda each: each["part"])
     assert [each["part"] for each in parts] == list(range(1, len(parts) + 1))

@@ -65,6 +65,7 @@ DONE: dict[str, Call] = {
     "summarizeConversation": ("/chats/summarize", ABOUT_C9, 200),
     "analyzeConversation": ("/chats/insights", ABOUT_C9, 200),
     "giveFeedback": ("/chats/c8/summary/feedback", {"json": {"rating": "up", "comment": "Short."}}, 201),
+    "createJob": ("/jobs/summarize", {"json": {"conversation_ids": ["c9"]}}, 202),
     "createToken": ("/auth/token", {}, 200),
     "createToken from a body": ("/auth/token", {"json": {"api_key": "{key}"}}, 200),
     "createToken from a refresh token": ("/auth/token", {"json": {"refresh_token": "{refresh_token}"}}, 200),
@@ -114,7 +115,7 @@ async def send(
     headers = {**more.get("headers", {}), **({} if key is None else {"Idempotency-Key": key})}
     body = more.get("json")
     if isinstance(body, dict) and names:
-        body = {name: value.format(**names) for name, value in body.items()}
+        body = {name: value.format(**names) if isinstance(value, str) else value for name, value in body.items()}
     content = {"content": more.get("content")} if body is None else {"json": body}
     return await client.post(path.format(**names or {}), headers=headers, **content)
 

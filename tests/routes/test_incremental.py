@@ -72,7 +72,7 @@ async def test_only_what_is_new_and_the_summary_before_are_read(
         assert prompt == SUMMARY.update
         assert set(shown) == {"before", "messages"}
         assert shown["before"]["summary"] == first["summary"]
-        assert [each["message_id"] for each in shown["messages"]] == [f"m{number}"]
+        assert [each["text"] for each in shown["messages"]] == [f"Parcel number {number} is late."]
         assert found["coverage"] == {"messages_read": number + 1, "messages_total": number + 1, "complete": True}
         assert found["changes"] == {"opened": [], "closed": [], "changed": []}
         assert found["provenance"]["prompt_version"] == first["provenance"]["prompt_version"]
@@ -83,7 +83,7 @@ async def test_only_what_is_new_and_the_summary_before_are_read(
 async def test_a_message_that_arrives_late_among_the_old_ones_is_new(workspace: Workspace, models: Providers) -> None:
     await add(workspace, 30, day=1)
     assert (await summarize(workspace))["coverage"]["complete"]
-    assert [each["message_id"] for each in asked(models)[1]["messages"]] == ["m30"]
+    assert [each["text"] for each in asked(models)[1]["messages"]] == ["Parcel number 30 is late."]
 
 
 async def test_it_says_what_was_opened_closed_and_changed(workspace: Workspace, models: Providers) -> None:

@@ -42,6 +42,7 @@ CALLS: dict[RateClass, list[Call]] = {
         ("GET", "/auth/me", {}),
         ("GET", "/auth/keys", {}),
         ("GET", "/workspace", {}),
+        ("GET", "/jobs/17", {}),
         ("GET", "/workspace/members", {}),
         ("GET", "/audit", {}),
         ("GET", "/analytics/usage", {}),
@@ -61,6 +62,7 @@ CALLS: dict[RateClass, list[Call]] = {
         ("PUT", "/analytics/budgets/x", {"json": {}}),
         ("PATCH", "/workspace/members/17", {"json": {"role": "viewer"}}),
         ("DELETE", "/workspace/members/17", {}),
+        ("DELETE", "/jobs/17", {}),
         ("PATCH", "/workspace", {"json": {"redact": True}}),
         ("POST", "/chats/c1/summary/feedback", {"json": {"rating": "up"}}),
     ],
@@ -68,7 +70,11 @@ CALLS: dict[RateClass, list[Call]] = {
         ("GET", "/chats", {"params": {"q": "parcel"}}),
         ("GET", "/users/ana/chats", {"params": {"q": "parcel"}}),
     ],
-    RateClass.LLM: [("POST", "/chats/summarize", ABOUT_C1), ("POST", "/chats/insights", ABOUT_C1)],
+    RateClass.LLM: [
+        ("POST", "/chats/summarize", ABOUT_C1),
+        ("POST", "/chats/insights", ABOUT_C1),
+        ("POST", "/jobs/summarize", {"json": {"conversation_ids": ["c1"]}}),
+    ],
 }
 
 
@@ -140,7 +146,14 @@ def from_address(app: FastAPI, host: str | None, key: str | None = None) -> http
 
 async def test_every_operation_with_a_credential_has_a_class(app: FastAPI) -> None:
     tried = {(method.lower(), path) for calls in CALLS.values() for method, path, _ in calls}
-    examples = {"{conversation_id}": "c1", "{user_id}": "ana", "{key_id}": "17", "{member_id}": "17", "{scope}": "x"}
+    examples = {
+        "{conversation_id}": "c1",
+        "{user_id}": "ana",
+        "{key_id}": "17",
+        "{member_id}": "17",
+        "{scope}": "x",
+        "{job_id}": "17",
+    }
     documented = {
         (method, path)
         for path, operations in app.openapi()["paths"].items()
