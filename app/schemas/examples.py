@@ -73,7 +73,7 @@ _ANALYSIS: dict[str, Any] = {
         "model": "local/extractive",
         "provider": "local",
         "fallbacks": [{"model": "xai/grok-4.3", "reason": "rate_limited"}],
-        "prompt_version": "summary-6feb8b3cd65d",
+        "prompt_version": "summary-77863cee095e",
         "input_sha256": "88b9f404e12cbf3850cf1ab9144d89eff0bd44b820220cc0da5cb45bd20fa7e5",
         "prompt_tokens": 0,
         "completion_tokens": 0,
