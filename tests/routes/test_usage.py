@@ -155,6 +155,9 @@ async def test_a_budget_for_nobody_or_of_nonsense_is_refused(accounts: Accounts,
     editor = accounts.client(await accounts.key(Role.EDITOR))
     assert outcome(await editor.put("/analytics/budgets/workspace", json={})) == (403, "forbidden")
     assert outcome(await admin.get("/analytics/usage", params={"from": "yesterday"})) == INVALID
+    for moment in ("0001-01-01T00:00:00Z", "0001-01-02T00:00:00Z", "9999-12-31T23:59:59.999999Z"):
+        for params in ({"from": moment}, {"to": moment}, {"from": moment, "to": moment}):
+            assert (await usage(admin, **params))["data"] == [], params
 
 
 async def test_many_requests_at_once_over_two_instances_make_one_call(
