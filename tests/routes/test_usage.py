@@ -19,8 +19,8 @@ DONE = (204, None)
 INVALID = (422, "invalid")
 COST = 1_000 * 1.25e-6 + 100 * 2.5e-6
 """What the stand-in for Grok says that it took."""
-RESERVED = 16_384 * 2.5e-6
-"""What an answer may cost at the most, next to nothing for the prompt."""
+RESERVED = 0.05
+"""A little more than is reserved for a call about one short message."""
 
 
 @pytest.fixture
@@ -95,18 +95,19 @@ async def test_at_the_limit_the_built_in_engine_answers_and_says_so(
 ) -> None:
     limit = RESERVED + 2.5 * COST
     assert outcome(await admin.put("/analytics/budgets/workspace", json={f"{period}_usd": limit})) == DONE
-    by = [(await summarize(admin, number))["provenance"] for number in range(6)]
-    answered = [each for each in by if each["provider"] == "xai"]
-    assert 1 <= len(answered) < 6
+    by = [(await summarize(admin, number))["provenance"] for number in range(11)]
+    answered = [each for each in by if each["provider"] != "local"]
+    assert by[0]["provider"] == "xai"
+    assert 1 <= len(answered) < 11
     fallen = by[-1]
     assert (fallen["provider"], [each["reason"] for each in fallen["fallbacks"]]) == ("local", ["over_budget"] * 2)
     [budget] = (await usage(admin))["budgets"]
     assert (budget["scope"], budget["period"]) == ("workspace", period)
-    assert budget["spent_usd"] == pytest.approx(len(answered) * COST)
+    assert budget["spent_usd"] == pytest.approx(sum(each["cost_usd"] for each in answered))
     assert budget["spent_usd"] <= limit
     assert len(models.requests) == len(answered)
     assert outcome(await admin.put("/analytics/budgets/workspace", json={})) == DONE
-    assert (await summarize(admin, 7))["provenance"]["provider"] == "xai"
+    assert (await summarize(admin, 11))["provenance"]["provider"] == "xai"
 
 
 async def test_requests_at_once_never_overspend_together(
