@@ -2,6 +2,7 @@
 
 import base64
 import os
+import socket
 import stat
 import subprocess
 from pathlib import Path
@@ -266,7 +267,10 @@ async def test_a_sound_configuration_starts(monkeypatch: pytest.MonkeyPatch, env
 
 
 def test_the_command_line_names_every_wrong_setting_and_no_value(tmp_path: Path) -> None:
-    usual = {"DATABASE_URL": f"postgresql://u:{CANARY}@127.0.0.1:9/x", "DATA_DIR": str(tmp_path), "COLUMNS": "300"}
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])  # the usual one may be a running service's
+    url = f"postgresql://u:{CANARY}@127.0.0.1:9/x"
+    usual = {"DATABASE_URL": url, "DATA_DIR": str(tmp_path), "COLUMNS": "300", "PORT": port}
     several = {
         "CORS_ORIGINS": "*",
         "TRUSTED_PROXIES": "0.0.0.0/0",

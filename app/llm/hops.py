@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -24,8 +25,6 @@ MOST_CALLS = 3
 PATIENCE_S = 3.0
 """For how long a provider that asks for patience is waited for; for longer the next one is asked."""
 MAX_ANSWER_TOKENS = 16_384
-CHARACTERS_PER_TOKEN = 3
-"""On the safe side of what English has, to reserve enough money."""
 
 # By class name, most specific first: litellm's errors are subclasses of one another.
 _REASONS = (
@@ -174,7 +173,7 @@ class Hops:
         seconds = min(hop.timeout_s, run.ends_at - asyncio.get_running_loop().time())
         if seconds <= 0:
             raise TimeoutError
-        reserved = _most(library, hop.model, messages)
+        reserved = _most(library, hop.model, messages, response_format(task))
         call_id = await run.ledger.reserve(hop.model, reserved)
         started = time.perf_counter()
         outcome, tokens, cost_usd = "cancelled", (0, 0), 0.0
@@ -225,12 +224,15 @@ def _draft(task: Task[D], response: Any, said: list[str]) -> D:
     return parse_answer(task, choice.message.content)
 
 
-def _most(library: Any, model: str, messages: Sequence[dict[str, str]]) -> float:
-    """Returns what a call may cost at the most, in US dollars."""
-    price = library.model_cost.get(model) or library.model_cost.get(model.partition("/")[2]) or {}
-    tokens = sum(len(message["content"]) for message in messages) / CHARACTERS_PER_TOKEN
-    per_token = price.get("input_cost_per_token") or 0.0, price.get("output_cost_per_token") or 0.0
-    return float(tokens * per_token[0] + MAX_ANSWER_TOKENS * per_token[1])
+def _most(library: Any, model: str, messages: Sequence[dict[str, str]], schema: dict[str, Any]) -> float:
+    """Returns what a call may cost at the most, in US dollars; 0 for a model without a list price."""
+    # No tokenizer makes more tokens than there are bytes.
+    shown = [*(message["content"] for message in messages), json.dumps(schema)]
+    most = sum(len(text.encode("utf-8", "surrogatepass")) for text in shown)
+    try:
+        return float(sum(library.cost_per_token(model, prompt_tokens=most, completion_tokens=MAX_ANSWER_TOKENS)))
+    except Exception:  # noqa: BLE001 — its error for an unknown model is a plain one
+        return 0.0
 
 
 def _note(breaker: Breaker, reason: str, error: Exception) -> float | None:

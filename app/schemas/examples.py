@@ -73,7 +73,7 @@ _ANALYSIS: dict[str, Any] = {
         "model": "local/extractive",
         "provider": "local",
         "fallbacks": [{"model": "xai/grok-4.3", "reason": "rate_limited"}],
-        "prompt_version": "summary-b21b5ee9c524",
+        "prompt_version": "summary-cedcad88b84c",
         "input_sha256": "88b9f404e12cbf3850cf1ab9144d89eff0bd44b820220cc0da5cb45bd20fa7e5",
         "prompt_tokens": 0,
         "completion_tokens": 0,
@@ -114,7 +114,7 @@ FEEDBACK: dict[str, Any] = {
     "conversation_id": "order-1042",
     **FEEDBACK_IN,
     "summary_version": {
-        "prompt_version": "summary-b21b5ee9c524",
+        "prompt_version": "summary-cedcad88b84c",
         "input_sha256": "88b9f404e12cbf3850cf1ab9144d89eff0bd44b820220cc0da5cb45bd20fa7e5",
         "model": "local/extractive",
         "updated_at": "2026-11-22T10:05:00.000000Z",

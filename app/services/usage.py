@@ -18,6 +18,7 @@ from app.services.auth import confirm
 WORKSPACE = "workspace"
 """The scope of a budget that is for all of a workspace; others are an actor, such as ``key:17``."""
 RANGE = timedelta(days=30)
+FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 RUNNING = "running"
 
 
@@ -34,7 +35,7 @@ class UsageService:
     async def used(self, viewer: Viewer, query: UsageQuery) -> Usage:
         """Returns calls, tokens and cost by day and model, and what is left of the budgets."""
         until = query.until or datetime.now(UTC)
-        since = query.since or until - RANGE
+        since = query.since or until - min(RANGE, until - FIRST_MOMENT)
         today = datetime.now(UTC).date()
         async with self._db.read() as unit:
             rows = await unit.usage.used(viewer.workspace_id, since, until)

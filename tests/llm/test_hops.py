@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.llm.breaker import FAILURES, OPEN_S, Breaker
-from app.llm.gateway import Gateway
+from app.llm.gateway import Free, Gateway
 from app.llm.hops import MOST_CALLS, Hop
 from app.llm.local.engine import LOCAL_MODEL
 from app.llm.tasks import INSIGHTS, SUMMARY, Task
@@ -110,6 +110,32 @@ async def test_a_part_that_nobody_answers_leaves_the_whole_to_the_built_in_engin
         (GROK, "rejected"),
         (GEMINI, "rejected"),
     ]
+
+
+# Money
+
+
+class Reserving(Free):
+    """A ledger that keeps what was reserved."""
+
+    def __init__(self) -> None:
+        self.usd: list[float] = []
+
+    async def reserve(self, model: str, cost_usd: float) -> int:
+        self.usd.append(cost_usd)
+        return 0
+
+
+@pytest.mark.parametrize(
+    ("text", "per_token"), [("late ", 1.25e-6), ("日本", 1.25e-6), ("😀", 1.25e-6), ("日" * 100_000, 2.5e-6)]
+)
+async def test_what_is_reserved_is_never_less_than_what_is_charged(
+    providers: Providers, text: str, per_token: float
+) -> None:
+    ledger = Reserving()
+    await gateway(providers, room=1_000_000).answer(SUMMARY, [turn("m1", text)], ledger)
+    [usd] = ledger.usd
+    assert usd > len(text.encode()) * per_token + 16_384 * 2.5e-6
 
 
 # Once more, and no more
