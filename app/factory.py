@@ -19,7 +19,6 @@ from app.security.cursors import CursorSigner
 from app.security.encryption import MasterKeys, derive
 from app.security.oauth import GitHub, Google, SignInProvider
 from app.security.tokens import TokenSigner
-from app.services.analyses import InsightsService, SummaryService
 from app.services.audit import AuditService
 from app.services.auth import AuthService
 from app.services.chats import ChatService
@@ -27,6 +26,7 @@ from app.services.feedback import FeedbackService
 from app.services.health import HealthService
 from app.services.idempotency import IdempotencyService
 from app.services.imports import ImportService
+from app.services.insights import InsightsService
 from app.services.jobs import JobService
 from app.services.keys import KeyService
 from app.services.live import LiveService
@@ -34,6 +34,7 @@ from app.services.members import MemberService
 from app.services.rate_limits import RateClass, RateLimits, parse_limit
 from app.services.search import SearchService
 from app.services.sign_in import SignInService
+from app.services.summaries import SummaryService
 from app.services.usage import UsageService
 from app.services.workspaces import WorkspaceService
 from app.settings import Settings, generate_secrets, master_keys, secret_keys

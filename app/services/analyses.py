@@ -4,6 +4,7 @@ import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeGuard, TypeVar
 
@@ -11,8 +12,8 @@ from pydantic import TypeAdapter
 
 from app.db import Database
 from app.errors import NotFound, Problem
-from app.llm.gateway import Gateway, Update
-from app.llm.tasks import INSIGHTS, SUMMARY, Task
+from app.llm.gateway import Answer, Gateway, Update
+from app.llm.tasks import Task
 from app.schemas.analyses import (
     AnalysisRequest,
     Coverage,
@@ -22,15 +23,14 @@ from app.schemas.analyses import (
     Summary,
     SummaryBody,
 )
-from app.schemas.drafts import Draft, InsightsDraft, SummaryDraft, Turn
+from app.schemas.drafts import Draft, Turn
 from app.schemas.enums import Outcome, Role, Sentiment
-from app.schemas.rows import AnalysisRow, Labels
+from app.schemas.rows import AnalysisRow, ConversationRow, Labels
 from app.schemas.viewer import Viewer
 from app.security.api_keys import random_id
 from app.security.blind_index import keyword_hash
-from app.security.encryption import MESSAGE
+from app.security.encryption import MESSAGE, WorkspaceKeys
 from app.services.auth import confirm
-from app.services.drafts import changes, checked_insights, checked_summary, draft_of
 from app.services.notices import announce
 from app.services.usage import UsageService
 from app.services.workspaces import WorkspaceService
@@ -48,6 +48,19 @@ B = TypeVar("B", SummaryBody, InsightsBody)
 R = TypeVar("R", Summary, Insights)
 
 _json: TypeAdapter[Any] = TypeAdapter(Any)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading(Generic[B, D]):
+    """A conversation as it was when it was read: ``through`` is the last message's sequence."""
+
+    keys: WorkspaceKeys
+    found: ConversationRow
+    turns: list[Turn]
+    through: int
+    redact: bool
+    before: B | None
+    update: Update[D] | None
 
 
 class AnalysisService(ABC, Generic[D, B, R]):
@@ -173,7 +186,18 @@ class AnalysisService(ABC, Generic[D, B, R]):
 
         ``anew`` is about the whole conversation, otherwise what is new may be enough.
         """
-        workspace_id = viewer.workspace_id
+        reading = await self._read(viewer.workspace_id, conversation_id, anew=anew)
+        answer = await self._gateway.answer(
+            self.task,
+            reading.turns,
+            self._usage.ledger(viewer.caller, self.task.name),
+            reading.update,
+            redact=reading.redact,
+            conversation_id=conversation_id,
+        )
+        return await self._keep(reading, answer, claim_id)
+
+    async def _read(self, workspace_id: int, conversation_id: str, *, anew: bool) -> "_Reading[B, D]":
         keys = await self._workspaces.keys(workspace_id)
         cipher = keys.conversation(conversation_id)
         redact = await self._workspaces.redacts(workspace_id)
@@ -197,40 +221,53 @@ class AnalysisService(ABC, Generic[D, B, R]):
             for message in sealed
         ]
         total = found.conversation.message_count
-        through = max(message.sequence for message in sealed)
         new = [place for place, message in enumerate(sealed) if row and message.sequence > (row.through_sequence or 0)]
         # Made from what was said before only if that read all of the rest.
         grown = row is not None and row.messages_read == row.messages_total == total - len(new)
         earlier = self._earlier(row, cipher.open) if row and grown and len(new) < len(sealed) / 2 else None
-        update = Update(earlier[1], [turns[place] for place in new]) if earlier else None
-        ledger = self._usage.ledger(viewer.caller, self.task.name)
-        answer = await self._gateway.answer(
-            self.task, turns, ledger, update, redact=redact, conversation_id=conversation_id
+        return _Reading(
+            keys=keys,
+            found=found,
+            turns=turns,
+            through=max(message.sequence for message in sealed),
+            redact=redact,
+            before=earlier[0] if earlier else None,
+            update=Update(earlier[1], [turns[place] for place in new]) if earlier else None,
         )
-        before = earlier[0] if earlier and answer.updated else None
-        body = await asyncio.to_thread(self._check, answer.draft, turns, before)
+
+    async def _keep(self, reading: "_Reading[B, D]", answer: Answer[D], claim_id: int) -> bool:
+        """Stores an answer; returns False if somebody else has the claim by now.
+
+        Raises:
+            NotFound: if the conversation was deleted meanwhile.
+        """
+        keys, found = reading.keys, reading.found
+        place = self.kind, keys.workspace_id, found.conversation.conversation_id
+        cipher = keys.conversation(found.conversation.conversation_id)
+        body = await asyncio.to_thread(
+            self._check, answer.draft, reading.turns, reading.before if answer.updated else None
+        )
         sentiment, outcome, keywords = self._labels(body)
         parts = {**self._parts(body), "provenance": answer.provenance.model_dump(mode="json")}
         async with self._db.write() as unit:
-            if not await unit.analyses.release(self.kind, workspace_id, conversation_id, claim_id):
-                now = await unit.chats.conversation(workspace_id, conversation_id)
+            if not await unit.analyses.release(*place, claim_id):
+                now = await unit.chats.conversation(*place[1:])
                 if now is None or now.created_at != found.created_at:
                     raise NotFound("The conversation was deleted meanwhile.")
                 return False
+            total = found.conversation.message_count
             kept = await unit.analyses.put(
-                self.kind,
-                workspace_id,
-                conversation_id,
+                *place,
                 made_at=found.created_at,
                 parts={
                     name: cipher.seal(self.kind, name, _json.dump_json(part).decode()) for name, part in parts.items()
                 },
                 messages_read=min(answer.messages_read, total),
                 messages_total=total,
-                through_sequence=through,
+                through_sequence=reading.through,
                 labels=Labels(sentiment, outcome, [keyword_hash(keys.search_key, word) for word in keywords]),
             )
-            await announce(unit, keys, [conversation_id])
+            await announce(unit, keys, [place[2]])
         if not kept:
             raise NotFound("The conversation was deleted meanwhile.")
         return True
@@ -262,49 +299,3 @@ class AnalysisService(ABC, Generic[D, B, R]):
 
     def _unsealed(self, row: AnalysisRow, unseal: Any) -> dict[str, Any]:
         return {name: _json.validate_json(unseal(self.kind, name, blob)) for name, blob in row.parts.items() if blob}
-
-
-class SummaryService(AnalysisService[SummaryDraft, SummaryBody, Summary]):
-    """Summaries of the viewer's conversations."""
-
-    kind, task, result = "summary", SUMMARY, Summary
-
-    def _check(self, draft: SummaryDraft, turns: Sequence[Turn], before: SummaryBody | None) -> SummaryBody:
-        body = checked_summary(draft, turns)
-        return body.model_copy(update={"changes": changes(before, body)}) if before else body
-
-    def _earlier(self, row: AnalysisRow, unseal: Any) -> tuple[SummaryBody, SummaryDraft] | None:
-        parts = self._unsealed(row, unseal)
-        # What other prompts brought may not be what these ask for.
-        if parts["provenance"]["prompt_version"] != self.task.version:
-            return None
-        body = self._body(parts, row.sentiment, row.outcome)
-        return body, draft_of(body)
-
-    def _parts(self, body: SummaryBody) -> dict[str, Any]:
-        return body.model_dump(mode="json", exclude={"sentiment", "outcome"})
-
-    def _body(self, parts: Mapping[str, Any], sentiment: Sentiment, outcome: Outcome) -> SummaryBody:
-        kept = {name: part for name, part in parts.items() if name != "provenance"}
-        return SummaryBody(**kept, sentiment=sentiment, outcome=outcome)
-
-    def _labels(self, body: SummaryBody) -> tuple[Sentiment, Outcome, list[str]]:
-        return body.sentiment, body.outcome, body.keywords
-
-
-class InsightsService(AnalysisService[InsightsDraft, InsightsBody, Insights]):
-    """Insights into the viewer's conversations."""
-
-    kind, task, result = "insights", INSIGHTS, Insights
-
-    def _check(self, draft: InsightsDraft, turns: Sequence[Turn], before: InsightsBody | None) -> InsightsBody:
-        return checked_insights(draft, turns)
-
-    def _parts(self, body: InsightsBody) -> dict[str, Any]:
-        return {"details": body.model_dump(mode="json")}
-
-    def _body(self, parts: Mapping[str, Any], sentiment: Sentiment, outcome: Outcome) -> InsightsBody:
-        return InsightsBody.model_validate(parts["details"])
-
-    def _labels(self, body: InsightsBody) -> tuple[Sentiment, Outcome, list[str]]:
-        return body.sentiment.label, body.outcome.label, [keyword.text for keyword in body.keywords]

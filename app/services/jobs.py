@@ -16,9 +16,9 @@ from app.schemas.jobs import ERRORS_SHOWN, JOB_SIZE, Job, JobError, JobEstimate,
 from app.schemas.rows import ItemRow
 from app.schemas.viewer import Viewer
 from app.security.api_keys import random_id
-from app.services.analyses import SummaryService
 from app.services.auth import confirm
 from app.services.search import SearchService
+from app.services.summaries import SummaryService
 
 TRIES = 3
 """How often a conversation is begun, counting those that ended with their worker."""

@@ -22,10 +22,10 @@ from app.schemas.live import ConversationDeleted, Event, NewMessage, Snapshot, S
 from app.schemas.rows import LiveRow
 from app.schemas.viewer import Viewer
 from app.security.encryption import ConversationCipher
-from app.services.analyses import SummaryService
 from app.services.auth import AuthService, Door, confirm
 from app.services.chats import opened
 from app.services.notices import topic
+from app.services.summaries import SummaryService
 from app.services.workspaces import WorkspaceService
 
 QUIET_S = 2.0
