@@ -96,12 +96,17 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.02)
 
 
-def let_heartbeats_stop(database: psycopg.Connection) -> None:
+async def let_heartbeats_stop(database: psycopg.Connection) -> None:
     """Lets the time pass after which a worker that is not heard of counts as dead."""
-    database.rollback()
-    database.execute("UPDATE pgqueuer.pgqueuer SET heartbeat = heartbeat - interval '1 hour' WHERE status = 'picked'")
-    database.execute("UPDATE analysis_claims SET leased_until = leased_until - interval '1 hour'")
-    database.commit()
+
+    def stop() -> None:
+        past = "- interval '1 hour'"
+        database.rollback()
+        database.execute(f"UPDATE pgqueuer.pgqueuer SET heartbeat = heartbeat {past} WHERE status = 'picked'".encode())
+        database.execute(f"UPDATE analysis_claims SET leased_until = leased_until {past}".encode())
+        database.commit()
+
+    await asyncio.to_thread(stop)  # what this waits for may be locked by a worker in this process
 
 
 @asynccontextmanager
@@ -152,7 +157,7 @@ async def test_a_worker_that_is_killed_in_the_middle_is_replaced_and_nothing_cou
         await until(lambda: len(providers.grok.requests) == 3)
         process.send_signal(signal.SIGKILL)
     assert {each[:2] for each in items(postgresql).values()} == {("running", 1)}
-    let_heartbeats_stop(postgresql)
+    await let_heartbeats_stop(postgresql)
     providers.grok.gate.set()
     async with at_work(services):
         job = await over(workspace, path)
@@ -202,7 +207,7 @@ async def test_a_worker_survives_the_loss_of_its_connections(
             providers.grok.gate.set()
             async with asyncio.timeout(PATIENCE_S):
                 while (await workspace.viewer.get(path)).json()["status"] in ("queued", "running"):
-                    let_heartbeats_stop(postgresql)
+                    await let_heartbeats_stop(postgresql)
                     await asyncio.sleep(0.05)
             assert (await over(workspace, path))["done"] == 3
         assert not task.done()
@@ -231,7 +236,7 @@ async def test_a_worker_survives_a_crash_of_postgresql(settings: Settings, provi
                     found: dict[str, Any] = {}
                     while found.get("status") != "completed":
                         with suppress(psycopg.OperationalError), psycopg.connect(url) as database:
-                            let_heartbeats_stop(database)
+                            await let_heartbeats_stop(database)
                         found = (await workspace.viewer.get(path)).json()
                 assert (found["done"], found["failed"]) == (3, 0)
 
@@ -307,7 +312,7 @@ async def test_a_worker_that_was_replaced_leaves_the_queue_to_the_other(
             assert not running.done()
         providers.grok.gate.set()
         await until(lambda: set(items(postgresql).values()) >= {("running", 2, None)} and entries(postgresql) == 1)
-        let_heartbeats_stop(postgresql)
+        await let_heartbeats_stop(postgresql)
         assert (await over(workspace, path))["done"] == 3
 
 
