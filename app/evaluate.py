@@ -137,7 +137,7 @@ class Comparison:
             title=f"{len(self.dialogues)} dialogues, {answered} with reference summaries",
             caption="Interrupted: what was measured until then." if self.interrupted else None,
             box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
+            padding=0,
             pad_edge=False,
         )
         for row in rows:
