@@ -182,20 +182,27 @@ async def test_garbage_half_of_the_time_is_shown_and_quotes_are_checked(provider
     assert row["cost_usd_per_dialogue"] == pytest.approx(2 * GROK_USD)
 
 
-async def test_a_model_that_is_down_fails_and_the_others_go_on(providers: Providers, file: Path) -> None:
+@pytest.fixture
+def eight(file: Path) -> Path:
+    """As many dialogues as open a circuit breaker."""
+    file.write_text("\n".join(json.dumps(dialogue(place)) for place in range(8)))
+    return file
+
+
+async def test_a_model_that_is_down_fails_and_the_others_go_on(providers: Providers, eight: Path) -> None:
     providers.grok.reply = failure(401)
     providers.gemini.replies = [Reply(b"", manner="reset"), failure(400)]
-    found = await figures(file, "--model", GROK, "--model", GEMINI)
+    found = await figures(eight, "--model", GROK, "--model", GEMINI)
     grok, gemini = found["rows"]
     assert parts(grok, "failures", "failure_reasons", "rouge1", "latency_ms_p95", "summary_words") == (
-        *(4, {"unauthorized": 4}),
+        *(8, {"unauthorized": 8}),
         *(None, None, None),
     )
     assert grok["cost_usd"] == 0
-    assert parts(gemini, "failures", "failure_reasons", "with_references") == (1, {"rejected": 1}, 3)
-    assert gemini["cost_usd_per_dialogue"] == pytest.approx(GEMINI_USD * 3 / 4)
-    shown = await evaluate(file, "--model", GROK, "--yes")
-    assert "unauthorized 4" in shown.stdout
+    assert parts(gemini, "failures", "failure_reasons", "with_references") == (1, {"rejected": 1}, 7)
+    assert gemini["cost_usd_per_dialogue"] == pytest.approx(GEMINI_USD * 7 / 8)
+    shown = await evaluate(eight, "--model", GROK, "--yes")
+    assert "unauthorized 8" in shown.stdout
     assert "100.0" in shown.stdout
 
 

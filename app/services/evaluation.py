@@ -4,10 +4,11 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from app.errors import NotFound, Problem
+from app.llm.breaker import Breaker
 from app.llm.dialogues import Dialogue
 from app.llm.evaluation import Call, Case
 from app.llm.gateway import Free, Gateway
@@ -99,10 +100,11 @@ class EvaluationService:
 
 async def estimate(candidate: Candidate, dialogues: Sequence[Dialogue]) -> float | None:
     """Returns what a candidate will cost, in US dollars; None if its price is not known."""
-    fixed = len(candidate.task.prompt) * len(dialogues)
-    characters = fixed + sum(len(TURNS.dump_json(dialogue.turns)) for dialogue in dialogues)
-    answers = ANSWER_TOKENS * len(dialogues)
-    return await cost_usd(candidate.model, characters // CHARACTERS_PER_TOKEN, answers)
+    shown = sum(len(TURNS.dump_json(dialogue.turns)) for dialogue in dialogues) // len(dialogues)
+    tokens = (len(candidate.task.prompt) + shown) // CHARACTERS_PER_TOKEN
+    # Of one call: a longer prompt can have a higher price.
+    each = await cost_usd(candidate.model, tokens, ANSWER_TOKENS)
+    return None if each is None else each * len(dialogues)
 
 
 async def compare(
@@ -117,27 +119,29 @@ async def compare(
 
     Nothing that fails ends the rest.
     """
-    asked = [(each, Gateway([each.hop] if each.hop else [], deadline_s=deadline_s)) for each in candidates]
-    for candidate, gateway in asked:
+    for candidate in candidates:
         if candidate.hop is None:
             # One after the other: its time is the processor's.
             for dialogue in dialogues:
-                done(candidate, await _case(candidate, gateway, dialogue, Free()))
+                done(candidate, await _case(candidate, dialogue, Free(), deadline_s))
     at_once = asyncio.Semaphore(AT_ONCE)
 
-    async def ask(candidate: Candidate, gateway: Gateway, dialogue: Dialogue) -> None:
+    async def ask(candidate: Candidate, dialogue: Dialogue) -> None:
         async with at_once:
-            done(candidate, await _case(candidate, gateway, dialogue, ledger()))
+            done(candidate, await _case(candidate, dialogue, ledger(), deadline_s))
 
     # Dialogue by dialogue: what was measured before an interruption can be compared.
     async with asyncio.TaskGroup() as group:
         for dialogue in dialogues:
-            for candidate, gateway in asked:
+            for candidate in candidates:
                 if candidate.hop:
-                    group.create_task(ask(candidate, gateway, dialogue))
+                    group.create_task(ask(candidate, dialogue))
 
 
-async def _case(candidate: Candidate, gateway: Gateway, dialogue: Dialogue, ledger: Ledger) -> Case:
+async def _case(candidate: Candidate, dialogue: Dialogue, ledger: Ledger, deadline_s: float) -> Case:
+    # A breaker of its own: a model that falters for a moment does not lose the dialogues that come next.
+    hops = [replace(candidate.hop, breaker=Breaker())] if candidate.hop else []
+    gateway = Gateway(hops, deadline_s=deadline_s)
     counted = _Counted(ledger)
     body = failure = None
     started = time.perf_counter()
