@@ -20,6 +20,7 @@ from rich.table import Column, Table
 from app import worker
 from app.demo import SAMPLES, WORKSPACE, import_csv, prepare
 from app.errors import ConfigurationError, Problem
+from app.evaluate import Comparison, agree, bars, candidates
 from app.factory import Services, build, database_url
 from app.logs import configure_logs
 from app.schemas.accounts import KeyIn, PageQuery
@@ -135,21 +136,51 @@ def seed(
 
 @cli.command()
 def evaluate(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Dialogues with references, JSON lines.")],
+    file: Annotated[
+        Path | None, typer.Argument(exists=True, dir_okay=False, help="Dialogues with references, JSON lines.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="What to compare, such as xai/grok-4.3; by default the configured models and the engine."),
+    ] = None,
+    prompts: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, file_okay=False, help="A folder of prompts instead of the own ones."),
+    ] = None,
+    feedback: Annotated[
+        str | None, typer.Option(metavar="WORKSPACE", help="Also the conversations with feedback of a workspace.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How much feedback, the newest first.")] = 200,
+    yes: Annotated[bool, typer.Option("--yes", help="Spend what providers cost without asking.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Measure the built-in engine on dialogues with reference summaries, beside baselines."""
-    from app.llm import evaluation
+    """Compare models and prompts on dialogues with reference summaries, and on feedback, beside baselines."""
+    if file is None and feedback is None:
+        raise ConfigurationError("Name a FILE of dialogues, or a workspace whose --feedback counts.")
+    settings = load_settings()
+    found = Comparison(candidates(settings, model or [], prompts or []))
 
-    with err.status("Evaluating ...") as status:
+    def run(action: Callable[[Services | None], Awaitable[None]]) -> None:
+        if feedback:
+            _run(action)
+        else:
+            asyncio.run(_awaited(action(None)))
+
+    with err.status("Reading ..."):
+        run(lambda services: found.prepare(file, services, feedback, limit))
+    agree(found, err, yes=yes)
+    with bars(err) as progress:
         try:
-            found = evaluation.evaluate(file, lambda done, total: status.update(f"Evaluating {done} of {total} ..."))
-        except ValueError as error:
-            raise ConfigurationError(str(error)) from None
+            found.measure_here(progress)
+            run(lambda services: found.measure(services, feedback, settings.llm_deadline_s, progress))
+        except KeyboardInterrupt:
+            found.interrupted = True
     if as_json:
-        sys.stdout.write(orjson.dumps(evaluation.as_json(found), option=orjson.OPT_INDENT_2).decode() + "\n")
+        sys.stdout.write(orjson.dumps(found.as_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
-        out.print(evaluation.table(found))
+        out.print(found.shown())
+    if found.interrupted:
+        raise typer.Exit(128 + signal.SIGINT)
 
 
 @workspaces.command("create")
@@ -229,6 +260,10 @@ def rotate_master() -> None:
             lambda services: services.workspaces.rewrap(lambda done, total: status.update(f"{done} of {total} ..."))
         )
     out.print(f"{changed} data keys wrapped anew.")
+
+
+async def _awaited(action: Awaitable[T]) -> T:
+    return await action
 
 
 async def _with_services(settings: Settings, url: str, action: Callable[[Services], Awaitable[T]]) -> T:

@@ -22,6 +22,7 @@ from app.security.tokens import TokenSigner
 from app.services.audit import AuditService
 from app.services.auth import AuthService
 from app.services.chats import ChatService
+from app.services.evaluation import EvaluationService
 from app.services.feedback import FeedbackService
 from app.services.health import HealthService
 from app.services.idempotency import IdempotencyService
@@ -47,6 +48,7 @@ class Services:
     audit: AuditService
     auth: AuthService
     chats: ChatService
+    evaluation: EvaluationService
     feedback: FeedbackService
     health: HealthService
     idempotency: IdempotencyService
@@ -103,8 +105,9 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         signer = TokenSigner(secrets)
         chats = ChatService(db, workspaces, cursors)
         usage = UsageService(db)
-        hops = _hops(settings)
+        hops = [hop(settings, model) for model in configured_models(settings)]
         gateway = Gateway(hops, deadline_s=settings.llm_deadline_s)
+        feedback = FeedbackService(db, workspaces)
         search = SearchService(db, workspaces, cursors)
         summaries = SummaryService(db, workspaces, usage, gateway)
         health = HealthService(db)
@@ -116,7 +119,8 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             audit=AuditService(db, workspaces, cursors),
             auth=auth,
             chats=chats,
-            feedback=FeedbackService(db, workspaces),
+            evaluation=EvaluationService(chats, feedback, workspaces),
+            feedback=feedback,
             health=health,
             idempotency=IdempotencyService(db, workspaces),
             imports=ImportService(chats),
@@ -162,14 +166,22 @@ def _providers(settings: Settings) -> dict[Provider, SignInProvider]:
     return found
 
 
-def _hops(settings: Settings) -> list[Hop]:
-    def hop(model: str, key: SecretStr | None, base: str | None) -> list[Hop]:
-        if key is None:
-            return []
-        timeout_s, max_chars = settings.llm_timeout_s, settings.llm_max_input_chars
-        return [Hop(model, timeout_s, max_chars, api_key=key.get_secret_value(), api_base=base)]
+def configured_models(settings: Settings) -> list[str]:
+    """Returns the models of the providers that have a key, in the order they are asked."""
+    listed = [(settings.xai_model, settings.xai_api_key), (settings.gemini_model, settings.gemini_api_key)]
+    return [model for model, key in listed if key]
 
-    return [
-        *hop(settings.xai_model, settings.xai_api_key, settings.xai_api_base),
-        *hop(settings.gemini_model, settings.gemini_api_key, settings.gemini_api_base),
-    ]
+
+def hop(settings: Settings, model: str) -> Hop:
+    """Returns the way to a model; raises ``ConfigurationError`` without its provider's key.
+
+    Keys of other providers than Grok's and Gemini's are litellm's business.
+    """
+    provider = model.partition("/")[0]
+    timeout_s, max_chars = settings.llm_timeout_s, settings.llm_max_input_chars
+    if provider not in ("xai", "gemini"):
+        return Hop(model, timeout_s, max_chars)
+    key: SecretStr | None = getattr(settings, f"{provider}_api_key")
+    if key is None:
+        raise ConfigurationError(f"{model} cannot be asked: {provider.upper()}_API_KEY is not set.")
+    return Hop(model, timeout_s, max_chars, key.get_secret_value(), getattr(settings, f"{provider}_api_base"))

@@ -25,6 +25,8 @@ MOST_CALLS = 3
 PATIENCE_S = 3.0
 """For how long a provider that asks for patience is waited for; for longer the next one is asked."""
 MAX_ANSWER_TOKENS = 16_384
+MOST_TOKENS = 10**9
+"""More than any call takes: who says so, or fewer than none, is not believed."""
 
 # By class name, most specific first: litellm's errors are subclasses of one another.
 _REASONS = (
@@ -192,7 +194,9 @@ class Hops:
                     num_retries=0,
                 )
             tokens = response.usage.prompt_tokens or 0, response.usage.completion_tokens or 0
-            cost_usd = response._hidden_params.get("response_cost") or 0.0
+            cost_usd = max(response._hidden_params.get("response_cost") or 0.0, 0.0)
+            if not all(0 <= each <= MOST_TOKENS for each in tokens):
+                tokens, cost_usd = (0, 0), reserved
             draft = _draft(task, response, said)
             outcome = "answered"
         except BaseException as error:

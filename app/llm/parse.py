@@ -1,5 +1,6 @@
 """From a draft's schema to what providers accept, and from their text back to a draft."""
 
+import re
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -11,6 +12,8 @@ D = TypeVar("D", bound=Draft)
 
 ANSWER_CHARACTERS = 1_000_000
 
+# What JSON makes a NUL of: no message holds one, nor does any other text here.
+_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 # xAI and Gemini refuse some of the others; the bounds are checked on the answer instead.
 _KEPT = {"type", "properties", "items", "enum", "required", "additionalProperties"}
 
@@ -51,6 +54,8 @@ def parse_answer(task: Task[D], text: object) -> D:
         raise InvalidAnswer("empty_answer")
     if len(text) > ANSWER_CHARACTERS:
         raise InvalidAnswer("answer_too_long")
+    if _NUL.search(text):
+        raise InvalidAnswer("invalid_answer")
     try:
         return task.answer.model_validate_json(text)
     except ValidationError:

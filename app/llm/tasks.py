@@ -10,11 +10,13 @@ from app.schemas.drafts import Draft, InsightsDraft, SummaryDraft
 
 D = TypeVar("D", bound=Draft)
 
-_PROMPTS = Path(__file__).parent / "prompts"
+PROMPTS = Path(__file__).parent / "prompts"
 
 
-def _read(name: str) -> str:
-    return (_PROMPTS / f"{name}.md").read_text()
+def _read(name: str, folder: Path = PROMPTS) -> str:
+    """Returns a prompt of a folder, or the built-in one if the folder has none of that name."""
+    file = folder / f"{name}.md"
+    return (file if file.is_file() else PROMPTS / file.name).read_text(encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -24,21 +26,22 @@ class Task(Generic[D]):
     name: str
     prompt: str
     answer: type[D]
+    folder: Path = PROMPTS
 
     @cached_property
     def part(self) -> str:
         """The prompt for a part of a conversation."""
-        return self.prompt + _read("part")
+        return self.prompt + _read("part", self.folder)
 
     @cached_property
     def merge(self) -> str:
         """The prompt for the answers of several parts."""
-        return self.prompt + _read("merge")
+        return self.prompt + _read("merge", self.folder)
 
     @cached_property
     def update(self) -> str:
         """The prompt for an earlier answer and what came since."""
-        return self.prompt + _read("update")
+        return self.prompt + _read("update", self.folder)
 
     @cached_property
     def version(self) -> str:
@@ -47,5 +50,10 @@ class Task(Generic[D]):
         return f"{self.name}-{hashlib.sha256(prompts.encode()).hexdigest()[:12]}"
 
 
-SUMMARY = Task("summary", _read("summary"), SummaryDraft)
+def summary_task(folder: Path = PROMPTS) -> Task[SummaryDraft]:
+    """Returns the task of summarising with the prompts of a folder."""
+    return Task("summary", _read("summary", folder), SummaryDraft, folder)
+
+
+SUMMARY = summary_task()
 INSIGHTS = Task("insights", _read("insights"), InsightsDraft)

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.models import Conversation, Feedback
 from app.schemas.enums import Rating
+from app.schemas.rows import FeedbackRow
 
 
 class FeedbackRepository:
@@ -51,3 +52,14 @@ class FeedbackRepository:
         )
         times = (await self._connection.execute(statement.returning(Feedback.created_at, Feedback.updated_at))).one()
         return times.created_at, times.updated_at
+
+    async def newest(self, workspace_id: int, limit: int) -> list[FeedbackRow]:
+        """Returns what was said last in a workspace, newest first."""
+        statement = (
+            select(*(getattr(Feedback, name) for name in FeedbackRow._fields))
+            .where(Feedback.workspace_id == workspace_id)
+            .order_by(Feedback.updated_at.desc(), Feedback.conversation_id, Feedback.actor, Feedback.summary_updated_at)
+            .limit(limit)
+        )
+        rows = [FeedbackRow._make(row) for row in await self._connection.execute(statement)]
+        return [row._replace(rating=Rating(row.rating)) for row in rows]

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Any, NamedTuple
 
 from app.schemas.chats import Conversation
-from app.schemas.enums import JobStatus, Outcome, Role, Sentiment, UserType
+from app.schemas.enums import JobStatus, Outcome, Rating, Role, Sentiment, UserType
 
 
 class WorkspaceRow(NamedTuple):
@@ -155,6 +155,18 @@ class AnalysisRow(NamedTuple):
     created_at: datetime
     updated_at: datetime
     through_sequence: int | None
+
+
+class FeedbackRow(NamedTuple):
+    """What somebody thinks of a summary's version, their words sealed."""
+
+    conversation_id: str
+    actor: str
+    summary_updated_at: datetime
+    rating: Rating
+    details: bytes
+    created_at: datetime
+    updated_at: datetime
 
 
 class ModelCallRow(NamedTuple):

@@ -40,12 +40,15 @@ class _Stated(TypedDict):
 
 
 def checked_summary(draft: SummaryDraft, turns: Sequence[Turn]) -> SummaryBody:
-    """Returns a summary whose items say whether their quotes stand in the conversation."""
+    """Returns a summary whose items say whether their quotes stand there, and whose owners are senders."""
     texts = {turn.message_id: normalize(turn.text) for turn in turns}
+    senders = {turn.user_id for turn in turns}
     return SummaryBody(
         summary=draft.summary,
         action_items=[
-            ActionItem(**_stated(item, texts), owner=item.owner or None, due=item.due or None)
+            ActionItem(
+                **_stated(item, texts), owner=item.owner if item.owner in senders else None, due=item.due or None
+            )
             for item in draft.action_items
         ],
         decisions=[Item(**_stated(item, texts)) for item in draft.decisions],

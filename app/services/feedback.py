@@ -1,5 +1,7 @@
 """Feedback on summaries."""
 
+from datetime import datetime
+
 from app.db import Database
 from app.errors import NotFound
 from app.schemas.analyses import Provenance
@@ -37,13 +39,12 @@ class FeedbackService:
                 updated_at=summary.updated_at,
             )
             details = FeedbackDetails(comment=given.comment, corrections=given.corrections, summary_version=version)
-            place = f"{viewer.actor} {version.updated_at.isoformat()}"
             created_at, updated_at = await unit.feedback.put(
                 viewer.caller,
                 conversation_id,
                 summary_updated_at=version.updated_at,
                 rating=given.rating,
-                details=cipher.seal(KIND, place, details.model_dump_json()),
+                details=cipher.seal(KIND, _place(viewer.actor, version.updated_at), details.model_dump_json()),
             )
         return Feedback(
             **dict(details),
@@ -52,3 +53,29 @@ class FeedbackService:
             created_at=created_at,
             updated_at=updated_at,
         )
+
+    async def newest(self, viewer: Viewer, limit: int) -> list[Feedback]:
+        """Returns what was said last about summaries of the viewer's workspace, newest first."""
+        keys = await self._workspaces.keys(viewer.workspace_id)
+        async with self._db.read() as unit:
+            rows = await unit.feedback.newest(viewer.workspace_id, limit)
+        return [
+            Feedback(
+                **dict(
+                    FeedbackDetails.model_validate_json(
+                        keys.conversation(row.conversation_id).open(
+                            KIND, _place(row.actor, row.summary_updated_at), row.details
+                        )
+                    )
+                ),
+                conversation_id=row.conversation_id,
+                rating=row.rating,
+                created_at=row.created_at,
+                updated_at=row.updated_at,
+            )
+            for row in rows
+        ]
+
+
+def _place(actor: str, summary_updated_at: datetime) -> str:
+    return f"{actor} {summary_updated_at.isoformat()}"

@@ -1,14 +1,14 @@
-"""Measuring the built-in engine on dialogues with references."""
+"""Reading dialogues, and measuring the built-in engine and the baselines on them."""
 
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
 
-from app.llm.evaluation import as_json, evaluate, table
+from app.llm.dialogues import read
+from app.llm.evaluation import Scorer, measure_baselines, measure_engine
+from app.llm.local.engine import summarize
 
 DIALOGUE = {
     "id": "kettle",
@@ -32,52 +32,31 @@ def write(path: Path, *lines: Any) -> Path:
     return file
 
 
-def test_json_holds_the_measures_and_the_rest(tmp_path: Path) -> None:
-    result = json.loads(json.dumps(as_json(evaluate(write(tmp_path, DIALOGUE, "", PLAIN)))))
-    assert all(0 < result[measure] <= 1 for measure in ("rouge1", "rouge2", "rougeL"))
-    assert all(set(baseline) == {"rouge1", "rouge2", "rougeL"} for baseline in result["baselines"].values())
-    assert set(result["baselines"]) == {
-        "lead-3", "longest-3", "first customer + last agent", "sumy TextRank", "sumy LexRank", "sumy LSA",
-    }  # fmt: skip
-    assert (result["dialogues"], result["with_references"]) == (2, 1)
-    assert (result["invented"], result["evidence_found"]) == (0, 1)
-    assert (result["sentiment_accuracy"], result["outcome_accuracy"]) == (1, 1)
-    assert result["keywords_in_reference"] > 0
-    assert result["summary_words"] > 5
-    assert result["seconds_per_dialogue"] > 0
+def test_the_engine_invents_nothing_and_quotes_word_for_word(tmp_path: Path) -> None:
+    engine = measure_engine(read(write(tmp_path, DIALOGUE, "", PLAIN)), lambda: None)
+    assert (engine.invented, engine.evidence_found) == (0, 1)
+    assert engine.keywords_in_reference
+    assert engine.seconds_per_dialogue > 0
 
 
 def test_the_engine_beats_baselines_that_differ(tmp_path: Path) -> None:
-    evaluation = evaluate(write(tmp_path, DIALOGUE))
-    assert len(set(evaluation.baselines.values())) >= 4
-    assert all(evaluation.engine.rouge1 > baseline.rouge1 for baseline in evaluation.baselines.values())
+    dialogues = read(write(tmp_path, DIALOGUE))
+    found = measure_baselines(Scorer(), dialogues, lambda: None)
+    assert set(found) == {
+        "lead-3", "longest-3", "first customer + last agent", "sumy TextRank", "sumy LexRank", "sumy LSA",
+    }  # fmt: skip
+    assert len(set(found.values())) >= 4
+    engine = Scorer().mean([(summarize(dialogues[0].turns).summary, dialogues[0].references)])
+    assert engine
+    assert all(engine.rouge1 > baseline.rouge1 for baseline in found.values())
 
 
-def test_rates_are_absent_where_nothing_is_labelled(tmp_path: Path) -> None:
-    evaluation = evaluate(write(tmp_path, PLAIN))
-    assert evaluation.sentiment_accuracy is None
-    assert evaluation.outcome_accuracy is None
-    assert evaluation.keywords_in_reference is None
-    assert evaluation.engine.rouge1 == 0
-
-
-def test_a_wrong_label_counts_as_wrong(tmp_path: Path) -> None:
-    wrong = DIALOGUE | {"labels": {"outcome": "no"}}
-    assert evaluate(write(tmp_path, wrong, DIALOGUE)).outcome_accuracy == 0.5
-
-
-def test_progress_is_told(tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
-    evaluate(write(tmp_path, PLAIN, PLAIN), progress=lambda done, total: told.append((done, total)))
-    assert told == [(1, 2), (2, 2)]
-
-
-def test_the_table_shows_the_engine_beside_the_baselines(tmp_path: Path) -> None:
-    console = Console(width=120, file=io.StringIO())
-    with console.capture() as capture:
-        console.print(table(evaluate(write(tmp_path, DIALOGUE))))
-    shown = capture.get()
-    assert all(name in shown for name in ("built-in engine", "lead-3", "sumy LexRank", "ROUGE-2", "outcome right"))
+def test_without_references_there_is_nothing_to_compare_and_progress_is_told(tmp_path: Path) -> None:
+    told: list[None] = []
+    dialogues = read(write(tmp_path, PLAIN, PLAIN))
+    assert measure_baselines(Scorer(), dialogues, lambda: told.append(None)) == {}
+    assert measure_engine(dialogues, lambda: told.append(None)).keywords_in_reference is None
+    assert len(told) == 4
 
 
 @pytest.mark.parametrize(
@@ -89,21 +68,22 @@ def test_the_table_shows_the_engine_beside_the_baselines(tmp_path: Path) -> None
         ('{"messages": [{"role": "customer"}]}', "line 2: message 1 must be an object with a string 'text'"),
         ('{"messages": [{"role": "king", "text": "x"}]}', "line 2: message 1 has the role 'king'"),
         ('{"messages": [], "references": [1]}', "line 2: 'references' must be a list of strings"),
+        ('{"messages": [], "labels": {"keywords": "parcel"}}', "line 2: 'keywords' must be a list of strings"),
         ('{"messages": [], "labels": {"outcome": "perhaps"}}', "line 2: 'perhaps' is not a valid Outcome"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
-        evaluate(write(tmp_path, PLAIN, line))
+        read(write(tmp_path, PLAIN, line))
 
 
 def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
     file = tmp_path / "dialogues.jsonl"
     file.write_bytes(b'{"messages": []}\n\xff\xfe"')
     with pytest.raises(ValueError, match="line 2"):
-        evaluate(file)
+        read(file)
 
 
 def test_an_empty_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no dialogues"):
-        evaluate(write(tmp_path, ""))
+        read(write(tmp_path, ""))

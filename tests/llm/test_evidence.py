@@ -72,14 +72,14 @@ def test_a_summary_keeps_what_was_said_and_marks_what_was_not() -> None:
     elsewhere = [{"message_id": "of-another-conversation", "quote": "refund"}]
     draft = SummaryDraft.model_validate(
         summary_answer(
-            action_items=[{"text": "Refund", "evidence": found, "owner": "bob", "due": ""}],
+            action_items=[{"text": "Refund", "evidence": found, "owner": "the-customer", "due": ""}],
             decisions=[{"text": "Refused", "evidence": elsewhere}],
             questions=[{"text": "When?", "evidence": [], "status": "unanswered", "answer": ""}],
         )
     )
     kept = checked_summary(draft, CHAT)
     [action], [decision], [question] = kept.action_items, kept.decisions, kept.questions
-    assert (action.verified, action.owner, action.due) == (True, "bob", None)
+    assert (action.verified, action.owner, action.due) == (True, "the-customer", None)
     assert (decision.verified, decision.evidence) == (False, [])
     assert (question.verified, question.status, question.answer) == (False, "unanswered", None)
 

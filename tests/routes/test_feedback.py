@@ -6,6 +6,9 @@ import httpx
 import psycopg
 import pytest
 
+from app.factory import Services
+from app.schemas.enums import Role
+from app.schemas.viewer import Viewer
 from tests.support.api import Workspace, message
 from tests.support.canaries import CANARIES, Kind
 
@@ -74,6 +77,23 @@ async def test_there_is_one_for_each_caller_and_version(workspace: Workspace, po
     anew = await summarize(workspace)
     assert (await give(workspace.viewer, rating="up"))["summary_version"]["updated_at"] == anew["updated_at"]
     assert rows(postgresql) == 3
+
+
+async def test_what_was_said_of_an_earlier_version_still_says_so(
+    workspace: Workspace, other_workspace: Workspace, services: Services, summary: dict[str, Any]
+) -> None:
+    await give(workspace.viewer, **GIVEN)
+    anew = await summarize(workspace)
+    await give(workspace.editor, rating="up")
+    ours = Viewer((await services.workspaces.named("ours")).workspace_id, Role.ADMIN)
+    newest, earlier = await services.feedback.newest(ours, 10)
+    assert newest.model_dump(mode="json")["summary_version"]["updated_at"] == anew["updated_at"]
+    assert earlier.model_dump(mode="json")["summary_version"]["updated_at"] == summary["updated_at"]
+    assert (earlier.rating, earlier.comment, newest.corrections) == ("down", COMMENT, None)
+    assert await services.feedback.newest(ours, 1) == [newest]
+    theirs = Viewer((await services.workspaces.named("theirs")).workspace_id, Role.ADMIN)
+    assert await services.feedback.newest(theirs, 10) == []
+    assert (await other_workspace.admin.get("/chats/c1/summary")).status_code == 404
 
 
 @pytest.mark.usefixtures("summary")
