@@ -5,7 +5,6 @@ from datetime import datetime
 
 import asyncpg
 
-from app.repositories import CHANNEL
 from app.repositories.chats import CONVERSATION_COLUMNS, MESSAGE_COLUMNS, conversation_of, sealed_message
 from app.schemas.rows import LiveRow
 
@@ -48,8 +47,7 @@ _NEW = f"""
     FROM conversations AS c WHERE c.workspace_id = $1 AND c.conversation_id = $2
 """  # noqa: S608 — only constants
 
-PROBE = "SELECT 1"
-_NOTIFY = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload"
+NOTIFY = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload"
 
 
 class LiveRepository:
@@ -71,10 +69,6 @@ class LiveRepository:
         """Returns a conversation with the messages that arrived behind a sequence, but for the known ones."""
         row = await self._driver.fetchrow(_NEW, workspace_id, conversation_id, limit, max_bytes, after, known)
         return _live(row) if row else None
-
-    async def notify(self, notices: Sequence[str]) -> None:
-        """Sends notices to every instance, once the transaction is committed."""
-        await self._driver.execute(_NOTIFY, CHANNEL, notices)
 
 
 def notices_of(topics: Sequence[str]) -> list[str]:

@@ -167,7 +167,7 @@ class Feed:
     async def news(self) -> list[Event | Unavailable]:
         """Waits until there may be something new and returns it; ``Unavailable`` is said once an interruption."""
         await self._subscription.wait()
-        interrupted, events = not self._live.bus.connected, list[Event | Unavailable]()
+        interrupted, events = self._live.bus.interrupted, list[Event | Unavailable]()
         try:
             events += await self._look()
         except Unavailable:
