@@ -19,6 +19,8 @@ from app.repositories.live import NOTIFY, notices_of, topics_of
 
 PROBE_S = 15.0
 """How often a silent connection is asked whether it is still there."""
+PAUSE_S = 0.02
+"""How long what is told after a notice waits for more that the next one can take along."""
 RETRY_S = 0.5
 CLOSE_S = 1.0
 """How long the last notices may take."""
@@ -118,6 +120,7 @@ class Bus:
                 topics, self._untold = self._untold, set()
                 # Without topics it finds out about a peer that is gone without a word.
                 await connection.execute(NOTIFY, CHANNEL, notices_of(list(topics)))
+                await asyncio.sleep(PAUSE_S)
         finally:
             connection.terminate()
 
