@@ -88,8 +88,9 @@ class Bus:
         self._closing = True
         self._stirred.set()
         if self._running:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._running, CLOSE_S)
+            await asyncio.wait({self._running}, timeout=CLOSE_S)
+            self._running.cancel()
+            await asyncio.wait({self._running})
 
     def _run(self) -> None:
         if self._running is None:
