@@ -1,23 +1,29 @@
 """LISTEN/NOTIFY: what changed in the database wakes who waits for it, on every instance.
 
 A notice says of a topic only that there is something new; who is woken looks. So whoever is slow has one thing to do,
-not a queue, and a notice that may have been missed is made good by waking everybody.
+not a queue. A notice is sent after the commit it is about: PostgreSQL lets transactions with notices commit only one
+after another, each waiting for the disk. It may get lost, with its process or on the way: it saves waiting, and who
+follows looks now and then unasked.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 import asyncpg
 import structlog
 
 from app.repositories import CHANNEL
-from app.repositories.live import PROBE, topics_of
+from app.repositories.live import NOTIFY, notices_of, topics_of
 
 PROBE_S = 15.0
 """How often a silent connection is asked whether it is still there."""
+PAUSE_S = 0.02
+"""How long what is told after a notice waits for more that the next one can take along."""
 RETRY_S = 0.5
+CLOSE_S = 1.0
+"""How long the last notices may take."""
 
 _log = structlog.get_logger(__name__)
 
@@ -39,17 +45,20 @@ class Subscription:
 
 
 class Bus:
-    """The process's listening connection, made when somebody first waits and again whenever it breaks.
+    """The process's connection for notices, made when there is first one to hear or to tell, and whenever it breaks.
 
-    ``connect`` makes it. ``connected`` is False while notices go unheard: everybody is woken when that begins, and
+    ``connect`` makes it. While it is ``interrupted``, notices go unheard: everybody is woken when that begins, and
     again when it is over.
     """
 
     def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]]) -> None:
         self._connect = connect
         self._waiting: defaultdict[str, set[Subscription]] = defaultdict(set)
-        self._listening: asyncio.Task[None] | None = None
-        self.connected = False
+        self._untold: set[str] = set()
+        self._stirred = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+        self._closing = False
+        self.interrupted = False
 
     @contextmanager
     def subscribe(self, topic: str) -> Iterator[Subscription]:
@@ -57,8 +66,7 @@ class Bus:
 
         It is woken by every notice that is sent from now on, also by those from before the connection is made.
         """
-        if self._listening is None:
-            self._listening = asyncio.create_task(self._listen())
+        self._run()
         subscription = Subscription()
         self._waiting[topic].add(subscription)
         try:
@@ -68,46 +76,64 @@ class Bus:
             if not self._waiting[topic]:
                 del self._waiting[topic]
 
-    async def close(self) -> None:
-        """Closes the connection."""
-        if self._listening:
-            self._listening.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._listening
+    def tell(self, topics: set[str]) -> None:
+        """Wakes who waits for topics: here at once, elsewhere by a notice that all that is told meanwhile shares."""
+        self._run()
+        self._wake(topics)
+        self._untold |= topics
+        self._stirred.set()
 
-    async def _listen(self) -> None:
+    async def close(self) -> None:
+        """Sends what is still to be told, and closes the connection."""
+        self._closing = True
+        self._stirred.set()
+        if self._running:
+            await asyncio.wait({self._running}, timeout=CLOSE_S)
+            self._running.cancel()
+            await asyncio.wait({self._running})
+
+    def _run(self) -> None:
+        if self._running is None:
+            self._running = asyncio.create_task(self._reconnect())
+
+    async def _reconnect(self) -> None:
         while True:
             try:
-                await self._hear_out(await self._connect())
+                return await self._talk(await self._connect())
             except Exception as error:  # noqa: BLE001 — whatever it was, it is tried again
                 _log.warning("notices_interrupted", error=type(error).__name__)
+                self._untold.clear()
+                if not self.interrupted:
+                    self._turn(interrupted=True)
             await asyncio.sleep(RETRY_S)
 
-    async def _hear_out(self, connection: asyncpg.Connection) -> None:
-        """Listens until the connection breaks."""
-        lost = asyncio.Event()
-        connection.add_termination_listener(lambda _: lost.set())
+    async def _talk(self, connection: asyncpg.Connection) -> None:
+        """Listens and tells until the bus is closed; raises when the connection breaks."""
+        connection.add_termination_listener(lambda _: self._stirred.set())
         try:
             await connection.add_listener(CHANNEL, self._hear)
-            self._turn(connected=True)
-            while not lost.is_set():
-                try:
+            self._turn(interrupted=False)
+            while self._untold or not self._closing:
+                with suppress(TimeoutError):
                     async with asyncio.timeout(PROBE_S):
-                        await lost.wait()
-                except TimeoutError:
-                    await connection.execute(PROBE)  # a peer that is gone without a word
-            raise ConnectionResetError
+                        await self._stirred.wait()
+                self._stirred.clear()
+                topics, self._untold = self._untold, set()
+                # Without topics it finds out about a peer that is gone without a word.
+                await connection.execute(NOTIFY, CHANNEL, notices_of(list(topics)))
+                await asyncio.sleep(PAUSE_S)
         finally:
             connection.terminate()
-            self._turn(connected=False)
 
-    def _hear(self, _connection: object, _pid: int, _channel: str, payload: str) -> None:
-        for topic in topics_of(payload):
+    def _hear(self, connection: asyncpg.Connection, pid: int, _channel: str, payload: str) -> None:
+        if pid != connection.get_server_pid():  # who waits here was woken by ``tell``
+            self._wake(topics_of(payload))
+
+    def _wake(self, topics: Iterable[str]) -> None:
+        for topic in topics:
             for subscription in self._waiting.get(topic, ()):
                 subscription.wake()
 
-    def _turn(self, *, connected: bool) -> None:
-        self.connected = connected
-        for subscriptions in self._waiting.values():
-            for subscription in subscriptions:
-                subscription.wake()
+    def _turn(self, *, interrupted: bool) -> None:
+        self.interrupted = interrupted
+        self._wake(self._waiting)

@@ -1,8 +1,8 @@
 """The database: short transactions, and a repository for each noun inside them."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import asyncpg
 import sqlalchemy.exc
@@ -51,7 +51,7 @@ _TRANSIENT = (
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A unit of work: the repositories on one connection."""
+    """A unit of work: the repositories on one connection, and the topics that it has something new of."""
 
     analyses: AnalysisRepository
     audit: AuditRepository
@@ -65,13 +65,14 @@ class Unit:
     search: SearchRepository
     usage: UsageRepository
     workspaces: WorkspaceRepository
+    topics: set[str] = field(default_factory=set)
 
 
 class Database:
     """The connection pool.
 
     Connections are in autocommit, so that a read of one statement needs no transaction; a write opens one. ``connect``
-    returns a connection beside the pool, to close by oneself.
+    returns a connection beside the pool, to close by oneself. ``on_commit`` is called with a transaction's topics.
     """
 
     def __init__(self, dsn: str, *, pool_size: int = 10, timeout_s: float = 8.0) -> None:
@@ -89,6 +90,7 @@ class Database:
                 raise Unavailable("The database does not answer, or refuses the user of DATABASE_URL.") from error
 
         self.connect = connect
+        self.on_commit: Callable[[set[str]], None] = lambda _: None
         self._engine: AsyncEngine = create_async_engine(
             "postgresql+asyncpg://",
             async_creator=connect,
@@ -139,13 +141,17 @@ class Database:
                     UsageRepository(connection),
                     WorkspaceRepository(connection),
                 )
+                topics: set[str] = set()
                 try:
                     if transaction:
                         async with driver.transaction():
                             yield unit
+                            topics = unit.topics  # who is cancelled from here on may be committed all the same
                     else:
                         yield unit
                 finally:
+                    if topics:
+                        self.on_commit(topics)
                     if driver.is_closed():
                         await connection.invalidate()
         except Exception as error:

@@ -96,6 +96,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         db = Database(url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s)
         stack.push_async_callback(db.close)
         bus = Bus(db.connect)
+        db.on_commit = bus.tell
         stack.push_async_callback(bus.close)
         rate_limits = _rate_limits(settings, derive(secrets[0], "rate limits"))
         stack.push_async_callback(rate_limits.close)

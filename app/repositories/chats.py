@@ -7,7 +7,6 @@ from datetime import datetime
 import asyncpg
 import orjson
 
-from app.repositories import CHANNEL
 from app.schemas.chats import Conversation, DeletedRows, Participant
 from app.schemas.enums import Outcome, Sentiment, UserType
 from app.schemas.rows import ConversationRow, NewMessage, SealedMessage
@@ -27,7 +26,7 @@ MESSAGE_COLUMNS = "m.message_id, m.user_id, m.user_type, m.timestamp, m.content,
 # Messages, conversations and participants are written in the order of their ids, so that no two statements wait for
 # each other in a circle. (Two batches of several statements, the same sent twice at once, may: one answers 503.)
 # A known message costs an index look-up and no hashing. Nothing joins what was just stored: the planner takes it for
-# one row, and would compare every row with every other. The notices are sent once, if anything was stored.
+# one row, and would compare every row with every other.
 _INSERT = """
     WITH input AS (
         SELECT * FROM json_to_recordset(convert_from($2, 'UTF8')::json) AS r (conversation_id text, message_id text,
@@ -65,8 +64,7 @@ _INSERT = """
             last_message_at = excluded.last_message_at
     )
     SELECT conversation_id, message_id,
-        conversation_id IN (SELECT conversation_id FROM touched WHERE existed) AS existed,
-        (SELECT count(pg_notify($6, notice)) FROM unnest($7::text[]) AS notice)
+        conversation_id IN (SELECT conversation_id FROM touched WHERE existed) AS existed
     FROM stored
 """
 
@@ -149,17 +147,14 @@ class ChatRepository:
         self._driver = driver
 
     async def insert(
-        self, workspace_id: int, messages: Sequence[NewMessage], pads: tuple[bytes, bytes], notices: Sequence[str]
+        self, workspace_id: int, messages: Sequence[NewMessage], pads: tuple[bytes, bytes]
     ) -> set[tuple[str, str]]:
-        """Stores messages whose ids are new and distinct; returns their (conversation, message) ids.
-
-        The ``notices`` are sent to live readers once the transaction is committed.
-        """
+        """Stores messages whose ids are new and distinct; returns their (conversation, message) ids."""
         places = {id(message): place for place, message in enumerate(messages)}
         ordered = sorted(messages, key=lambda message: (message.conversation_id, message.message_id))
         slices = list(_slices(ordered))
         batch = await self._driver.fetchval(_NEXT_BATCH) if len(slices) > 1 else None
-        stored, announced = [], (CHANNEL, notices)
+        stored = []
         for part in slices:
             rows = [
                 {
@@ -171,7 +166,7 @@ class ChatRepository:
                 }
                 for message in part
             ]
-            stored += await self._driver.fetch(_INSERT, workspace_id, orjson.dumps(rows), *pads, batch, *announced)
+            stored += await self._driver.fetch(_INSERT, workspace_id, orjson.dumps(rows), *pads, batch)
         grown = list({row["conversation_id"] for row in stored if row["existed"]})
         if grown:
             await self._driver.execute(_ALIGN_PARTICIPANTS, workspace_id, grown)

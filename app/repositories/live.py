@@ -1,13 +1,12 @@
 """What live readers of a conversation are told, and the notices that wake them. Written for the driver."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime
 
 import asyncpg
 
-from app.repositories import CHANNEL
 from app.repositories.chats import CONVERSATION_COLUMNS, MESSAGE_COLUMNS, conversation_of, sealed_message
-from app.schemas.rows import LiveRow
+from app.schemas.rows import LiveRow, LiveVersion
 
 TOPIC_LENGTH = 16
 TOPICS_A_NOTICE = 450
@@ -48,8 +47,15 @@ _NEW = f"""
     FROM conversations AS c WHERE c.workspace_id = $1 AND c.conversation_id = $2
 """  # noqa: S608 — only constants
 
-PROBE = "SELECT 1"
-_NOTIFY = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload"
+_VERSIONS = """
+    SELECT c.conversation_id, c.created_at, c.message_count, (
+        SELECT s.updated_at FROM summaries AS s
+        WHERE s.workspace_id = c.workspace_id AND s.conversation_id = c.conversation_id
+    ) AS summarised_at
+    FROM conversations AS c WHERE c.workspace_id = $1 AND c.conversation_id = ANY ($2::text[])
+"""
+
+NOTIFY = "SELECT pg_notify($1, payload) FROM unnest($2::text[]) AS payload"
 
 
 class LiveRepository:
@@ -72,9 +78,10 @@ class LiveRepository:
         row = await self._driver.fetchrow(_NEW, workspace_id, conversation_id, limit, max_bytes, after, known)
         return _live(row) if row else None
 
-    async def notify(self, notices: Sequence[str]) -> None:
-        """Sends notices to every instance, once the transaction is committed."""
-        await self._driver.execute(_NOTIFY, CHANNEL, notices)
+    async def versions(self, workspace_id: int, conversation_ids: Collection[str]) -> dict[str, LiveVersion]:
+        """Returns what tells whether there is something new, of those of the conversations that exist."""
+        rows = await self._driver.fetch(_VERSIONS, workspace_id, conversation_ids)
+        return {row[0]: LiveVersion(*row[1:]) for row in rows}
 
 
 def notices_of(topics: Sequence[str]) -> list[str]:

@@ -135,6 +135,14 @@ class LiveRow(NamedTuple):
     messages: list[SealedMessage]
 
 
+class LiveVersion(NamedTuple):
+    """What differs once there is something new in a conversation."""
+
+    created_at: datetime
+    message_count: int
+    summarised_at: datetime | None
+
+
 class Labels(NamedTuple):
     """What the latest analysis says, by which conversations are found."""
 

@@ -267,7 +267,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
                 through_sequence=reading.through,
                 labels=Labels(sentiment, outcome, [keyword_hash(keys.search_key, word) for word in keywords]),
             )
-            await announce(unit, keys, [place[2]])
+            announce(unit, keys, [place[2]])
         if not kept:
             raise NotFound("The conversation was deleted meanwhile.")
         return True

@@ -19,7 +19,7 @@ from app.security.cursors import CursorSigner, time_at
 from app.security.encryption import MESSAGE, ConversationCipher, WorkspaceKeys
 from app.services.audit import conversation_target
 from app.services.auth import confirm
-from app.services.notices import announce, notices
+from app.services.notices import announce
 from app.services.workspaces import WorkspaceService
 
 PAGE_BYTES = 8 * 2**20
@@ -118,7 +118,7 @@ class ChatService:
                 raise NotFound("There is no such conversation.")
             target = conversation_target(keys, conversation_id)
             await unit.audit.add(viewer.caller, "conversation.deleted", target, **deleted.model_dump())
-            await announce(unit, keys, [conversation_id])
+            announce(unit, keys, [conversation_id])
         return DeletedConversation(conversation_id=conversation_id, deleted=deleted)
 
 
@@ -153,7 +153,8 @@ async def _store(unit: Unit, keys: WorkspaceKeys, messages: Sequence[MessageIn])
     for place, message in enumerate(messages):
         first.setdefault((message.conversation_id, ids[place]), place)
     rows = [_sealed(ciphers[key[0]], key[1], messages[place], now) for key, place in first.items()]
-    stored = await unit.chats.insert(keys.workspace_id, rows, search_pads(keys.search_key), notices(keys, ciphers))
+    stored = await unit.chats.insert(keys.workspace_id, rows, search_pads(keys.search_key))
+    announce(unit, keys, {conversation_id for conversation_id, _ in stored})
     known = await unit.chats.stored(keys.workspace_id, [key for key in first if key not in stored])
     if len(stored) + len(known) < len(first):
         raise Unavailable("A conversation was deleted while messages came for it. Send them again.")

@@ -19,7 +19,7 @@ from app.schemas.analyses import AnalysisRequest, Summary
 from app.schemas.chats import Message
 from app.schemas.enums import Role
 from app.schemas.live import ConversationDeleted, Event, NewMessage, Snapshot, SummaryUpdated
-from app.schemas.rows import LiveRow
+from app.schemas.rows import LiveRow, LiveVersion
 from app.schemas.viewer import Viewer
 from app.security.encryption import ConversationCipher
 from app.services.auth import AuthService, Door, confirm
@@ -39,7 +39,7 @@ READERS = 4
 RETRY_S = 1.0
 """How long after a failure a feed looks again, if nothing wakes it before."""
 WATCH_S = 3.5
-"""How often credentials are looked at; a revocation acts within five seconds."""
+"""How often credentials are looked at, and whether a notice was missed; a revocation acts within five seconds."""
 
 
 class LiveService:
@@ -74,10 +74,10 @@ class LiveService:
             finally:
                 feed.close()
 
-    async def watch(self, viewer: Viewer, door: Door, credential: str) -> None:
-        """Returns when a viewer's credential is over."""
+    async def watch(self, feed: "Feed", door: Door, credential: str) -> None:
+        """Returns when the credential of a feed's viewer is over; wakes the feed if a notice did not reach it."""
         over = asyncio.get_running_loop().create_future()
-        self._watched[over] = _Watched(viewer, door, credential)
+        self._watched[over] = _Watched(feed, door, credential)
         if len(self._watched) == 1:
             self._watching = asyncio.create_task(self._watch_all())
         try:
@@ -88,7 +88,7 @@ class LiveService:
                 self._watching.cancel()
 
     async def _watch_all(self) -> None:
-        """Looks at all credentials together: one by one, hundreds of idle readers would keep the database busy."""
+        """Looks at everybody's together: one by one, hundreds of idle readers would keep the database busy."""
         while True:
             await asyncio.sleep(WATCH_S)
             try:
@@ -102,24 +102,27 @@ class LiveService:
                 return
 
     async def _look_at_all(self) -> None:
-        by_workspace: defaultdict[int, set[Viewer]] = defaultdict(set)
+        by_workspace: defaultdict[int, set[Feed]] = defaultdict(set)
         for each in self._watched.values():
-            by_workspace[each.viewer.workspace_id].add(each.viewer)
-        for workspace_id, viewers in by_workspace.items():
+            by_workspace[each.feed.viewer.workspace_id].add(each.feed)
+        for workspace_id, feeds in by_workspace.items():
             async with self.db.read() as unit:
-                gone = await unit.auth.gone(workspace_id, viewers)
+                gone = await unit.auth.gone(workspace_id, {feed.viewer for feed in feeds})
+                versions = await unit.live.versions(workspace_id, {feed.conversation_id for feed in feeds})
             for over, each in self._watched.items():
-                if each.viewer in gone and not over.done():
+                if each.feed.viewer in gone and not over.done():
                     over.set_result(None)
+            for feed in feeds:
+                feed.compare(versions.get(feed.conversation_id))
         for over, each in self._watched.items():
             if not over.done() and self._auth.expired(each.door, each.credential):
                 over.set_result(None)
 
 
 class _Watched(NamedTuple):
-    """Whose credential is watched."""
+    """Who is watched."""
 
-    viewer: Viewer
+    feed: "Feed"
     door: Door
     credential: str
 
@@ -136,9 +139,9 @@ class Feed:
         on_quiet: Callable[[], None],
     ) -> None:
         self._live = live
-        self._viewer = viewer
+        self.viewer = viewer
         self._cipher = cipher
-        self._id = cipher.conversation_id
+        self.conversation_id = cipher.conversation_id
         self._subscription = subscription
         self._on_quiet = on_quiet
         self._told: list[int] = []
@@ -154,7 +157,7 @@ class Feed:
         """Returns the conversation as it is, and tells from there on; raises ``NotFound``."""
         async with self._live.readers, self._live.db.read() as unit:
             found = await unit.live.newest(
-                self._viewer.workspace_id, self._id, READ_AT_ONCE, READ_BYTES, REMEMBERED + 1
+                self.viewer.workspace_id, self.conversation_id, READ_AT_ONCE, READ_BYTES, REMEMBERED + 1
             )
         if found is None or self._created_at not in (None, found[0].created_at):
             raise NotFound("There is no such conversation.")
@@ -167,7 +170,7 @@ class Feed:
     async def news(self) -> list[Event | Unavailable]:
         """Waits until there may be something new and returns it; ``Unavailable`` is said once an interruption."""
         await self._subscription.wait()
-        interrupted, events = not self._live.bus.connected, list[Event | Unavailable]()
+        interrupted, events = self._live.bus.interrupted, list[Event | Unavailable]()
         try:
             events += await self._look()
         except Unavailable:
@@ -177,6 +180,11 @@ class Feed:
             events.append(Unavailable("The database is not available. What happens meanwhile is told later."))
         self._interrupted = interrupted
         return events
+
+    def compare(self, version: LiveVersion | None) -> None:
+        """Wakes the feed if a conversation of this version is not what it has told."""
+        if version != (self._created_at, self._count, self._summarised_at):
+            self._subscription.wake()
 
     async def summarize(self, viewer: Viewer, request: AnalysisRequest) -> None:
         """Sees to it that the summary is fresh, and told if it was already."""
@@ -198,7 +206,7 @@ class Feed:
     async def _look(self) -> list[Event]:
         known = self._floor, self._told
         async with self._live.readers, self._live.db.read() as unit:
-            row = await unit.live.new(self._viewer.workspace_id, self._id, READ_AT_ONCE, READ_BYTES, *known)
+            row = await unit.live.new(self.viewer.workspace_id, self.conversation_id, READ_AT_ONCE, READ_BYTES, *known)
         if row is None or row.created_at != self._created_at:
             return [ConversationDeleted()]
         events: list[Event] = [NewMessage(message=message) for message in self._opened(row)]
@@ -226,7 +234,7 @@ class Feed:
 
     async def _summary(self) -> Summary | None:
         try:
-            found = await self._live.summaries.get(self._viewer, self._id)
+            found = await self._live.summaries.get(self.viewer, self.conversation_id)
         except NotFound:
             return None
         self._summarised_at = found.updated_at

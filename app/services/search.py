@@ -101,7 +101,7 @@ class SearchService:
             await unit.audit.add(viewer.caller, "conversations.deleted", None, **details)
             targets = [conversation_target(keys, conversation_id) for conversation_id in ids]
             await unit.audit.add_each(viewer.caller, "conversation.deleted", targets)
-            await announce(unit, keys, ids)
+            announce(unit, keys, ids)
         return DeletedConversations(deleted=deleted)
 
 

@@ -274,12 +274,17 @@ async def test_notices_name_neither_conversation_nor_workspace(
 ) -> None:
     postgresql.autocommit = True
     postgresql.execute("LISTEN chat_insights")
+    payloads = []
     for each in (workspace, other_workspace):
-        await store(each, "m1", conversation_id="ana@example.com")
-        await each.editor.post("/chats/summarize", json={"conversation_id": "ana@example.com"})
-        await each.admin.delete("/chats/ana%40example.com")
-        await each.admin.delete("/chats/ana%40example.com")
-    payloads = [each.payload for each in postgresql.notifies(timeout=20, stop_after=6)]
+        for method, path, body in (
+            ("POST", "/chats", message("ana@example.com")),
+            ("POST", "/chats/summarize", {"conversation_id": "ana@example.com"}),
+            ("DELETE", "/chats/ana%40example.com", None),
+        ):
+            assert (await each.admin.request(method, path, json=body)).is_success
+            heard = await asyncio.to_thread(lambda: list(postgresql.notifies(timeout=20, stop_after=1)))
+            payloads += [notice.payload for notice in heard]
+        assert (await each.admin.delete("/chats/ana%40example.com")).status_code == 404
     assert [len(each) for each in payloads] == [16] * 6
     assert (len(set(payloads[:3])), len(set(payloads[3:])), len(set(payloads))) == (1, 1, 2)
 
