@@ -234,6 +234,7 @@ USAGE: dict[str, Any] = {
             "answered": 11,
             "prompt_tokens": 18_340,
             "completion_tokens": 2_210,
+            "cached_tokens": 6_144,
             "cost_usd": 0.02845,
         }
     ],

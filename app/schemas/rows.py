@@ -180,6 +180,7 @@ class UsageRow(NamedTuple):
     answered: int
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int
     cost_usd: Decimal
 
 
