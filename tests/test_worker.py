@@ -30,7 +30,7 @@ from tests.conftest import migrate, url_of
 from tests.support.api import Workspace, message, open_workspace
 from tests.support.jobs import entries, items, queued, run_all
 from tests.support.process import working
-from tests.support.providers import Providers, Reply, StandIn, grok_reply, open_providers, summary_answer
+from tests.support.providers import Providers, Reply, Request, StandIn, grok_reply, open_providers, summary_answer
 
 GOOD = grok_reply(summary_answer())
 COST = 0.0015
@@ -44,16 +44,11 @@ class Choosy(StandIn):
 
     poisoned = asyncio.Event()
 
-    @property
-    def reply(self) -> Reply:  # decided when it is asked for
-        if POISON in json.dumps(self.requests[-1].body):
+    def respond(self, request: Request) -> Reply:
+        if POISON in json.dumps(request.body):
             self.poisoned.set()
             return Reply(b"", manner="hang")
         return GOOD
-
-    @reply.setter
-    def reply(self, _: Reply) -> None:
-        pass
 
 
 @pytest.fixture
@@ -202,7 +197,8 @@ async def test_a_worker_survives_the_loss_of_its_connections(
             providers.grok.gate.set()
             async with asyncio.timeout(PATIENCE_S):
                 while (await workspace.viewer.get(path)).json()["status"] in ("queued", "running"):
-                    let_heartbeats_stop(postgresql)
+                    # Beside the loop, whose own transactions may hold the rows.
+                    await asyncio.to_thread(let_heartbeats_stop, postgresql)
                     await asyncio.sleep(0.05)
             assert (await over(workspace, path))["done"] == 3
         assert not task.done()
@@ -231,7 +227,7 @@ async def test_a_worker_survives_a_crash_of_postgresql(settings: Settings, provi
                     found: dict[str, Any] = {}
                     while found.get("status") != "completed":
                         with suppress(psycopg.OperationalError), psycopg.connect(url) as database:
-                            let_heartbeats_stop(database)
+                            await asyncio.to_thread(let_heartbeats_stop, database)
                         found = (await workspace.viewer.get(path)).json()
                 assert (found["done"], found["failed"]) == (3, 0)
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from app.schemas.drafts import Draft, InsightsDraft, SummaryDraft
+from app.schemas.drafts import Draft, InsightsDraft, SummariesDraft, SummaryDraft
 
 D = TypeVar("D", bound=Draft)
 
@@ -48,4 +48,5 @@ class Task(Generic[D]):
 
 
 SUMMARY = Task("summary", _read("summary"), SummaryDraft)
+SUMMARIES = Task("summaries", _read("summary") + _read("batch"), SummariesDraft)
 INSIGHTS = Task("insights", _read("insights"), InsightsDraft)

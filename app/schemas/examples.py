@@ -145,6 +145,7 @@ JOB_REQUEST: dict[str, Any] = {"conversation_ids": ["order-1042"]}
 JOB_ESTIMATE: dict[str, Any] = {
     "conversations": 1,
     "to_read": 1,
+    "calls": 1,
     "tokens": 1040,
     "cost_usd": 0.00155,
     "model": "xai/grok-4.3",

@@ -205,6 +205,22 @@ class JobRow(NamedTuple):
     cost_usd: float
 
 
+class OrderRow(NamedTuple):
+    """What a job is to do, and for whom."""
+
+    force: bool
+    batch: bool
+    requested_by: str
+
+
+class BatchBounds(NamedTuple):
+    """How many conversations may go together, and how many characters each and all of them may have."""
+
+    conversations: int
+    characters_each: int
+    characters: int
+
+
 class ItemRow(NamedTuple):
     """A conversation of a job whose turn it is; ``started_at`` is when it first was."""
 
@@ -214,8 +230,7 @@ class ItemRow(NamedTuple):
 
 
 class SizeRow(NamedTuple):
-    """How many conversations there are, and what those hold that have to be read."""
+    """How many conversations there are, and the characters of each that has to be read, in the order of their ids."""
 
     conversations: int
-    to_read: int
-    characters: int
+    to_read: list[int]
