@@ -347,7 +347,7 @@ async def test_what_ended_a_worker_in_a_batch_is_found_out_alone(
 async def test_a_job_uses_up_the_budget_of_the_key_that_asked_even_when_the_key_is_gone(
     workspace: Workspace, services: Services, postgresql: psycopg.Connection
 ) -> None:
-    names = await store(workspace, 4)
+    names = await store(workspace, 10)
     me = (await workspace.editor.get("/auth/me")).json()["credential"]
     budget = {"day_usd": RESERVED + 0.5 * COST}
     assert (await workspace.admin.put(f"/analytics/budgets/{me['actor']}", json=budget)).status_code == 204
