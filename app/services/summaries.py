@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any, NamedTuple
 
-from app.errors import NotFound
+from app.errors import NotFound, Problem
 from app.llm.batch import Chat
 from app.llm.tasks import SUMMARIES, SUMMARY
 from app.schemas.analyses import Summary, SummaryBody
@@ -66,7 +66,7 @@ class SummaryService(AnalysisService[SummaryDraft, SummaryBody, Summary]):
                 if answer is None:
                     continue
                 kept = False
-                with suppress(NotFound):
+                with suppress(Problem):
                     kept = await self._keep(reading, answer, claim_id)
                 if kept:
                     costs[conversation_id] = answer.provenance.cost_usd
