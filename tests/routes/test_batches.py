@@ -128,6 +128,7 @@ async def test_one_prompt_shows_several_conversations_and_each_pays_its_share(
     [shown] = model.batches
     assert len(model.requests) == 1
     assert [each[PLACE] for each in shown] == [0, 1, 2]
+    assert [each["messages"][0]["text"].split()[3] for each in shown] == ["[EMAIL_1]", "[EMAIL_2]", "[EMAIL_3]"]
     actor = (await workspace.editor.get("/auth/me")).json()["credential"]["actor"]
     assert [each[:5] for each in calls(postgresql)] == [(actor, "summary", "answered", 1_001, 100)]
     made = [await summary(workspace, name) for name in names]
@@ -323,6 +324,40 @@ async def test_who_asks_meanwhile_makes_no_call_of_their_own(
     await job
     assert (await workspace.viewer.get(path)).json()["done"] == 3
     assert [len(each) for each in model.shown] == [1, 2]
+
+
+async def test_a_conversation_deleted_while_its_batch_is_read_stays_deleted_and_its_share_is_paid(
+    workspace: Workspace, services: Services, model: Model, postgresql: psycopg.Connection
+) -> None:
+    names = await store(workspace)
+    model.hold()
+    job = asyncio.create_task(run(workspace, services, postgresql, names))
+    await asyncio.wait_for(model.asked.wait(), PATIENCE_S)
+    assert (await workspace.admin.delete("/chats/c1")).status_code == 200
+    model.gate.set()
+    found = await job
+    assert (found["done"], found["failed"], len(model.requests)) == (2, 1, 1)
+    postgresql.rollback()
+    rows = postgresql.execute("SELECT conversation_id FROM summaries ORDER BY 1").fetchall()
+    assert rows == [("c0",), ("c2",)]
+    assert postgresql.execute("SELECT count(*) FROM analysis_claims").fetchone() == (0,)
+
+
+async def test_a_job_cancelled_while_a_batch_is_read_begins_nothing_more(
+    workspace: Workspace, services: Services, model: Model, postgresql: psycopg.Connection
+) -> None:
+    names = await store(workspace)
+    model.say = missing
+    model.hold()
+    body = {"conversation_ids": names, "batch": True}
+    path = (await workspace.editor.post("/jobs/summarize", json=body)).headers["Location"]
+    working = asyncio.create_task(run_all(services, postgresql))
+    await asyncio.wait_for(model.asked.wait(), PATIENCE_S)
+    assert (await workspace.editor.delete(path)).json()["status"] == "cancelled"
+    model.gate.set()
+    await working
+    job = (await workspace.viewer.get(path)).json()
+    assert (job["status"], job["done"], len(model.requests)) == ("cancelled", 2, 1)
 
 
 async def test_what_ended_a_worker_in_a_batch_is_found_out_alone(
