@@ -14,6 +14,7 @@ from app.errors import ConfigurationError
 from app.factory import build
 from app.main import create_app
 from app.models import Base
+from app.services.health import SCHEMA_VERSION
 from app.settings import Settings
 from tests.conftest import migrate, url_of
 from tests.support.api import message, open_workspace
@@ -317,7 +318,7 @@ async def test_a_database_that_is_not_migrated_far_enough_is_refused(
 ) -> None:
     url = url_of(postgresql)
     migrate("-1", **server.address())
-    said = r"The database is at migration \w+, not 0005 yet\. Run `alembic upgrade head`\."
+    said = rf"The database is at migration \w+, not {SCHEMA_VERSION} yet\. Run `alembic upgrade head`\."
     assert re.fullmatch(said, await refused(settings, url))
     migrate("base", **server.address())
     assert re.fullmatch(said, await refused(settings, url))

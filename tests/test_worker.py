@@ -30,7 +30,7 @@ from tests.conftest import migrate, url_of
 from tests.support.api import Workspace, message, open_workspace
 from tests.support.jobs import entries, items, queued, run_all
 from tests.support.process import working
-from tests.support.providers import Providers, Reply, StandIn, grok_reply, open_providers, summary_answer
+from tests.support.providers import Providers, Reply, Request, StandIn, grok_reply, open_providers, summary_answer
 
 GOOD = grok_reply(summary_answer())
 COST = 0.0015
@@ -44,16 +44,11 @@ class Choosy(StandIn):
 
     poisoned = asyncio.Event()
 
-    @property
-    def reply(self) -> Reply:  # decided when it is asked for
-        if POISON in json.dumps(self.requests[-1].body):
+    def respond(self, request: Request) -> Reply:
+        if POISON in json.dumps(request.body):
             self.poisoned.set()
             return Reply(b"", manner="hang")
         return GOOD
-
-    @reply.setter
-    def reply(self, _: Reply) -> None:
-        pass
 
 
 @pytest.fixture

@@ -5,11 +5,12 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import structlog
 
 from app.errors import Unavailable
+from app.llm.batch import Chat, read_together, shares
 from app.llm.chunking import earlier, split
 from app.llm.hops import Hop, Hops, Ledger, NoAnswer, Run, Usage
 from app.llm.local.engine import LOCAL_MODEL, answer
@@ -17,7 +18,7 @@ from app.llm.local.text import MESSAGE_CHARS
 from app.llm.privacy import Pseudonyms
 from app.llm.tasks import Task
 from app.schemas.analyses import Provenance
-from app.schemas.drafts import TURNS, Draft, Turn
+from app.schemas.drafts import TURNS, Draft, SummariesDraft, SummaryDraft, Turn
 
 D = TypeVar("D", bound=Draft)
 
@@ -26,6 +27,9 @@ AT_ONCE = 4
 LOCAL_S = 60.0
 LOCAL_S_PER_CHARACTER = 8e-6
 """What the built-in engine takes at the most: so much of the deadline is kept for it."""
+
+NANO = 10**9
+"""Money is counted in billionths of a US dollar, as it is stored."""
 
 _log = structlog.get_logger(__name__)
 
@@ -46,6 +50,13 @@ class Update(Generic[D]):
 
     before: D
     new: Sequence[Turn]
+
+
+class Together(NamedTuple):
+    """Answers for several conversations, and what was paid, in US dollars, if there is none."""
+
+    answers: list[Answer[SummaryDraft] | None]
+    lost_usd: float = 0.0
 
 
 class Free:
@@ -102,18 +113,44 @@ class Gateway:
             draft, updated = await _by_engine(task, turns), False
             run.model = LOCAL_MODEL
             read = sum(len(turn.text) <= MESSAGE_CHARS for turn in turns)
-        provenance = Provenance(
-            model=run.model,
-            provider=run.model.partition("/")[0],
-            fallbacks=run.fallbacks,
-            prompt_version=task.version,
-            input_sha256=run.digest.hexdigest(),
-            prompt_tokens=run.prompt_tokens,
-            completion_tokens=run.completion_tokens,
-            cost_usd=run.cost_usd,
-            latency_ms=round((time.perf_counter() - started) * 1000),
+        return Answer(draft, _provenance(task, run, started), read, updated)
+
+    async def answer_together(
+        self, task: Task[SummariesDraft], chats: Sequence[Chat], ledger: Ledger, *, redact: bool = True
+    ) -> Together:
+        """Returns an answer for each of several short conversations from one prompt, or None for those to ask singly.
+
+        What it took is shared by the answers that can be used, by their conversations' characters.
+        """
+        started = time.perf_counter()
+        run = Run(asyncio.get_running_loop().time() + self.deadline_s, ledger)
+        try:
+            drafts = await read_together(self._hops, task, chats, run, redact=redact)
+        except NoAnswer:
+            drafts = [None] * len(chats)
+        if not any(drafts):
+            return Together([None] * len(chats), run.cost_usd)
+        whole = _provenance(task, run, started)
+        # One more each, for what has no characters has its answer too.
+        weights = [
+            sum(len(turn.text) for turn in chat.turns) + 1 if draft else 0
+            for chat, draft in zip(chats, drafts, strict=True)
+        ]
+        parts = zip(
+            shares(run.prompt_tokens, weights),
+            shares(run.completion_tokens, weights),
+            shares(round(run.cost_usd * NANO), weights),
+            strict=True,
         )
-        return Answer(draft, provenance, read, updated)
+        answers: list[Answer[SummaryDraft] | None] = []
+        for chat, draft, (prompt_tokens, completion_tokens, nano_usd) in zip(chats, drafts, parts, strict=True):
+            part = {
+                "prompt_tokens": prompt_tokens,
+                "completion_tokens": completion_tokens,
+                "cost_usd": nano_usd / NANO,
+            }
+            answers.append(Answer(draft, whole.model_copy(update=part), len(chat.turns)) if draft else None)
+        return Together(answers)
 
     async def _by_providers(self, task: Task[D], turns: Sequence[Turn], run: Run) -> D:
         if not self._hops:
@@ -145,6 +182,20 @@ class Gateway:
             for each in asking:
                 each.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
+
+
+def _provenance(task: Task[D], run: Run, started: float) -> Provenance:
+    return Provenance(
+        model=run.model,
+        provider=run.model.partition("/")[0],
+        fallbacks=run.fallbacks,
+        prompt_version=task.version,
+        input_sha256=run.digest.hexdigest(),
+        prompt_tokens=run.prompt_tokens,
+        completion_tokens=run.completion_tokens,
+        cost_usd=run.cost_usd,
+        latency_ms=round((time.perf_counter() - started) * 1000),
+    )
 
 
 async def _by_engine(task: Task[D], turns: Sequence[Turn]) -> D:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from app.llm import prices
 from app.llm.breaker import Breaker
 from app.llm.parse import InvalidAnswer, parse_answer, response_format
 from app.llm.provider import http_client, litellm
@@ -70,10 +71,11 @@ class Ledger(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a call took."""
+    """What a call took; ``cached_tokens`` are those of the prompt that the provider knew already."""
 
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int
     cost_usd: float
     latency_ms: int
 
@@ -175,10 +177,10 @@ class Hops:
         seconds = min(hop.timeout_s, run.ends_at - asyncio.get_running_loop().time())
         if seconds <= 0:
             raise TimeoutError
-        reserved = _most(library, hop.model, messages, response_format(task))
+        reserved = await prices.cost_usd(hop.model, _most(messages, response_format(task)), MAX_ANSWER_TOKENS) or 0.0
         call_id = await run.ledger.reserve(hop.model, reserved)
         started = time.perf_counter()
-        outcome, tokens, cost_usd = "cancelled", (0, 0), 0.0
+        outcome, tokens, cost_usd = "cancelled", (0, 0, 0), 0.0
         try:
             async with http_client(seconds) as client, asyncio.timeout(seconds):
                 response = await library.acompletion(
@@ -193,10 +195,10 @@ class Hops:
                     max_retries=0,
                     num_retries=0,
                 )
-            tokens = response.usage.prompt_tokens or 0, response.usage.completion_tokens or 0
+            tokens = _tokens(response.usage)
             cost_usd = max(response._hidden_params.get("response_cost") or 0.0, 0.0)
             if not all(0 <= each <= MOST_TOKENS for each in tokens):
-                tokens, cost_usd = (0, 0), reserved
+                tokens, cost_usd = (0, 0, 0), reserved
             draft = _draft(task, response, said)
             outcome = "answered"
         except BaseException as error:
@@ -228,15 +230,15 @@ def _draft(task: Task[D], response: Any, said: list[str]) -> D:
     return parse_answer(task, choice.message.content)
 
 
-def _most(library: Any, model: str, messages: Sequence[dict[str, str]], schema: dict[str, Any]) -> float:
-    """Returns what a call may cost at the most, in US dollars; 0 for a model without a list price."""
-    # No tokenizer makes more tokens than there are bytes.
+def _tokens(usage: Any) -> tuple[int, int, int]:
+    cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None)
+    return usage.prompt_tokens or 0, usage.completion_tokens or 0, cached or 0
+
+
+def _most(messages: Sequence[dict[str, str]], schema: dict[str, Any]) -> int:
+    """Returns how many tokens a prompt can be at the most: no tokenizer makes more of them than there are bytes."""
     shown = [*(message["content"] for message in messages), json.dumps(schema)]
-    most = sum(len(text.encode("utf-8", "surrogatepass")) for text in shown)
-    try:
-        return float(sum(library.cost_per_token(model, prompt_tokens=most, completion_tokens=MAX_ANSWER_TOKENS)))
-    except Exception:  # noqa: BLE001 — its error for an unknown model is a plain one
-        return 0.0
+    return sum(len(text.encode("utf-8", "surrogatepass")) for text in shown)
 
 
 def _note(breaker: Breaker, reason: str, error: Exception) -> float | None:

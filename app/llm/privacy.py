@@ -31,13 +31,16 @@ _ROLES = {word for role in UserType for word in (role.value, *role.value.split("
 
 
 class Pseudonyms:
-    """The placeholders of one conversation; the same conversation gets the same ones."""
+    """The placeholders of one conversation; the same conversation gets the same ones.
 
-    def __init__(self, turns: Sequence[Turn], conversation_id: str = "") -> None:
+    Those of conversations that share ``counts`` are all different, so none of one means anything in another.
+    """
+
+    def __init__(self, turns: Sequence[Turn], conversation_id: str = "", counts: Counter[str] | None = None) -> None:
         self._names: dict[tuple[str, str], str] = {}
         self._values: dict[str, str] = {}
         self._numbers: dict[tuple[str, str], int] = {}
-        self._counts: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter() if counts is None else counts
         self._forms: Counter[tuple[str, int]] = Counter()
         ids = [("USER", turn.user_id) for turn in turns] + [("MESSAGE", turn.message_id) for turn in turns]
         own = dict.fromkeys([*ids, ("CONVERSATION", conversation_id)])
@@ -74,6 +77,10 @@ class Pseudonyms:
     def reveal_text(self, text: str) -> str:
         """Returns a text with the values."""
         return _PLACEHOLDER.sub(lambda match: self._values.get(match[0].strip("[]").upper(), match[0]), text)
+
+    def stand_in(self, text: str) -> bool:
+        """Says whether a text has a placeholder of this conversation."""
+        return any(match[0].strip("[]").upper() in self._values for match in _PLACEHOLDER.finditer(text))
 
     def _revealed(self, part: Any) -> Any:
         if isinstance(part, BaseModel):

@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from app.schemas.drafts import Draft, InsightsDraft, SummaryDraft
+from app.schemas.drafts import Draft, InsightsDraft, SummariesDraft, SummaryDraft
 
 D = TypeVar("D", bound=Draft)
 
@@ -56,4 +56,5 @@ def summary_task(folder: Path = PROMPTS) -> Task[SummaryDraft]:
 
 
 SUMMARY = summary_task()
+SUMMARIES = Task("summaries", _read("summary") + _read("batch"), SummariesDraft)
 INSIGHTS = Task("insights", _read("insights"), InsightsDraft)

@@ -1,6 +1,18 @@
 """Jobs: many conversations to be summarised, one after another."""
 
-from sqlalchemy import ARRAY, BigInteger, Boolean, Double, ForeignKey, ForeignKeyConstraint, Index, Integer, Text, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    Double,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    Text,
+    false,
+    text,
+)
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, BigId, ClientId, CreatedAt, Time, of_conversation, one_of
@@ -22,6 +34,7 @@ class Job(Base):
     job_id: Mapped[BigId] = mapped_column(primary_key=True)
     requested_by: Mapped[str]
     force: Mapped[bool] = mapped_column(Boolean)
+    batch: Mapped[bool] = mapped_column(Boolean, server_default=false())
     status: Mapped[str]
     run_id: Mapped[int | None] = mapped_column(BigInteger)
     total: Mapped[int] = mapped_column(Integer)

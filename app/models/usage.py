@@ -3,7 +3,7 @@
 from datetime import date
 from decimal import Decimal
 
-from sqlalchemy import BigInteger, Date, ForeignKey, Identity, Index, Integer, Numeric
+from sqlalchemy import BigInteger, Date, ForeignKey, Identity, Index, Integer, Numeric, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, BigId, ClientId, CreatedAt, Time, of_conversation, one_of
@@ -42,6 +42,7 @@ class ModelCall(Base):
     outcome: Mapped[str]
     prompt_tokens: Mapped[int] = mapped_column(Integer)
     completion_tokens: Mapped[int] = mapped_column(Integer)
+    cached_tokens: Mapped[int] = mapped_column(Integer, server_default=text("0"))
     cost_usd: Mapped[Decimal] = mapped_column(Money)
     latency_ms: Mapped[int] = mapped_column(Integer)
 

@@ -11,7 +11,7 @@ import asyncpg
 from app.repositories import SWEPT
 from app.repositories.queue import enqueue
 from app.schemas.enums import JobStatus
-from app.schemas.rows import ItemRow, JobRow, SizeRow
+from app.schemas.rows import BatchBounds, ItemRow, JobRow, OrderRow, SizeRow
 
 LOST = "worker_lost"
 """The code of an item whose worker died each time."""
@@ -19,12 +19,15 @@ LOST = "worker_lost"
 SEAL_BYTES = 29
 """By how much a sealed text is longer."""
 
+SCANNED = 4
+"""Among how many conversations short ones are looked for, as a multiple of how many may go together."""
+
 # What a model is shown of a message besides ids and text: names of fields, the sender's type, the time.
 MESSAGE_CHARACTERS = 110
 
 _CREATE = """
-    INSERT INTO jobs (workspace_id, job_id, requested_by, force, status, total, done, failed, absent, cost_usd)
-    VALUES ($1, $2, $3, $4, 'queued', 0, 0, 0, '{}', 0)
+    INSERT INTO jobs (workspace_id, job_id, requested_by, force, batch, status, total, done, failed, absent, cost_usd)
+    VALUES ($1, $2, $3, $4, $5, 'queued', 0, 0, 0, '{}', 0)
 """
 
 # A conversation that is being deleted is waited for, and left out.
@@ -67,7 +70,7 @@ _CANCEL = """
 _START = """
     UPDATE jobs SET status = 'running', run_id = $3
     WHERE workspace_id = $1 AND job_id = $2 AND status IN ('queued', 'running')
-    RETURNING force
+    RETURNING force, batch, requested_by
 """
 
 _RECOVER = """
@@ -96,6 +99,33 @@ _CLAIM = """
     RETURNING i.conversation_id, i.attempts, i.started_at
 """
 
+# What a model is shown of the first items that nobody has tried; of the short ones, as many as go together.
+_CLAIM_SHORT = """
+    WITH next AS (
+        SELECT i.conversation_id FROM job_items AS i
+        JOIN jobs AS j ON j.workspace_id = i.workspace_id AND j.job_id = i.job_id
+        WHERE i.workspace_id = $1 AND i.job_id = $2 AND i.state = 'queued' AND i.attempts = 0
+        AND j.run_id = $3 AND j.status = 'running'
+        ORDER BY i.conversation_id LIMIT $8 FOR UPDATE OF i SKIP LOCKED
+    ), sized AS (
+        SELECT next.conversation_id, (
+            SELECT sum(octet_length(m.content) + octet_length(m.message_id) + octet_length(m.user_id) + $4::int)
+            FROM messages AS m WHERE m.workspace_id = $1 AND m.conversation_id = next.conversation_id
+        ) AS size FROM next
+    ), short AS (
+        SELECT conversation_id, row_number() OVER place AS place, sum(size) OVER place AS so_far
+        FROM sized WHERE size <= $6 WINDOW place AS (ORDER BY conversation_id)
+    ), fitting AS (
+        SELECT conversation_id FROM short WHERE place <= $5 AND so_far <= $7
+    )
+    UPDATE job_items AS i SET state = 'running', attempts = 1,
+        started_at = coalesce(i.started_at, clock_timestamp())
+    FROM fitting
+    WHERE i.workspace_id = $1 AND i.job_id = $2 AND i.conversation_id = fitting.conversation_id
+    AND (SELECT count(*) FROM fitting) > 1
+    RETURNING i.conversation_id, i.attempts, i.started_at
+"""
+
 _SETTLE = """
     WITH mine AS (
         SELECT job_id FROM jobs WHERE workspace_id = $1 AND job_id = $2 AND run_id = $3 FOR UPDATE
@@ -108,6 +138,10 @@ _SETTLE = """
         done = j.done + (SELECT count(*) FROM item WHERE item.state = 'done'),
         failed = j.failed + (SELECT count(*) FROM item WHERE item.state = 'failed')
     FROM mine WHERE j.workspace_id = $1 AND j.job_id = mine.job_id
+"""
+
+_CHARGE = """
+    UPDATE jobs SET cost_usd = cost_usd + $4 WHERE workspace_id = $1 AND job_id = $2 AND run_id = $3
 """
 
 _FINISH = """
@@ -141,13 +175,13 @@ _SIZE = """
         LEFT JOIN summaries AS s ON s.workspace_id = c.workspace_id AND s.conversation_id = c.conversation_id
         WHERE c.workspace_id = $1 AND c.conversation_id = ANY ($2::text[])
     )
-    SELECT count(*), count(*) FILTER (WHERE reads), (
+    SELECT count(*), coalesce(array_agg(sized.size ORDER BY wanted.conversation_id) FILTER (WHERE wanted.reads), '{}')
+    FROM wanted CROSS JOIN LATERAL (
         SELECT coalesce(sum(
             octet_length(m.content) + octet_length(m.message_id) + octet_length(m.user_id) + $4::int
-        ), 0)::bigint
-        FROM wanted JOIN messages AS m ON m.workspace_id = $1 AND m.conversation_id = wanted.conversation_id
-        WHERE wanted.reads
-    ) FROM wanted
+        ), 0)::bigint AS size
+        FROM messages AS m WHERE m.workspace_id = $1 AND m.conversation_id = wanted.conversation_id AND wanted.reads
+    ) AS sized
 """
 
 
@@ -158,12 +192,19 @@ class JobRepository:
         self._driver = driver
 
     async def create(
-        self, caller: tuple[int, str], job_id: int, conversation_ids: Sequence[str], absent_kept: int, *, force: bool
+        self,
+        caller: tuple[int, str],
+        job_id: int,
+        conversation_ids: Sequence[str],
+        absent_kept: int,
+        *,
+        force: bool,
+        batch: bool,
     ) -> int:
         """Stores a job of those of the conversations that exist and puts it into the queue; returns how many exist."""
         workspace_id, requested_by = caller
         await self._driver.execute(_SWEEP, workspace_id, SWEPT)
-        await self._driver.execute(_CREATE, workspace_id, job_id, requested_by, force)
+        await self._driver.execute(_CREATE, workspace_id, job_id, requested_by, force, batch)
         rows = await self._driver.fetch(_ADD_ITEMS, workspace_id, job_id, conversation_ids)
         found = {row[0] for row in rows}
         absent = [each for each in conversation_ids if each not in found]
@@ -186,15 +227,16 @@ class JobRepository:
         """Ends a job that is not over."""
         await self._driver.execute(_CANCEL, workspace_id, job_id)
 
-    async def start(self, workspace_id: int, job_id: int, run_id: int, tries: int) -> bool | None:
+    async def start(self, workspace_id: int, job_id: int, run_id: int, tries: int) -> OrderRow | None:
         """Makes a run the job's; what an earlier one was at is begun anew, or has failed if it had its tries.
 
-        Returns whether the job is to read anew what has not changed; None if it is over, or gone.
+        Returns what was asked for; None if the job is over, or gone.
         """
-        force: bool | None = await self._driver.fetchval(_START, workspace_id, job_id, run_id)
-        if force is not None:
-            await self._driver.execute(_RECOVER, workspace_id, job_id, tries, LOST)
-        return force
+        row = await self._driver.fetchrow(_START, workspace_id, job_id, run_id)
+        if row is None:
+            return None
+        await self._driver.execute(_RECOVER, workspace_id, job_id, tries, LOST)
+        return OrderRow(*row)
 
     async def claim(self, workspace_id: int, job_id: int, run_id: int, tried: tuple[int, int]) -> ItemRow | None:
         """Returns the next conversation, and counts the attempt; ``tried`` bounds how many there were before.
@@ -203,6 +245,26 @@ class JobRepository:
         """
         row = await self._driver.fetchrow(_CLAIM, workspace_id, job_id, run_id, *tried)
         return ItemRow(*row) if row else None
+
+    async def claim_short(self, workspace_id: int, job_id: int, run_id: int, bounds: BatchBounds) -> list[ItemRow]:
+        """Returns several conversations to be read together that nobody has tried, and counts the attempt.
+
+        None of them if there are not two such, or the run may not go on.
+        """
+        more = MESSAGE_CHARACTERS - SEAL_BYTES
+        rows = await self._driver.fetch(
+            _CLAIM_SHORT, workspace_id, job_id, run_id, more, *bounds, SCANNED * bounds.conversations
+        )
+        return [ItemRow(*row) for row in rows]
+
+    async def goes_on(self, workspace_id: int, job_id: int, run_id: int) -> bool:
+        """Says whether a run may begin another conversation."""
+        row = await self._driver.fetchrow(_STATE, workspace_id, job_id, run_id)
+        return bool(row and row["is_open"] and row["is_mine"])
+
+    async def charge(self, workspace_id: int, job_id: int, run_id: int, cost: float) -> None:
+        """Adds to the job's cost what was paid for none of its conversations, in US dollars."""
+        await self._driver.execute(_CHARGE, workspace_id, job_id, run_id, cost)
 
     async def settle(
         self,

@@ -73,6 +73,7 @@ class UsageRepository:
                 func.count().filter(ModelCall.outcome == "answered"),
                 func.sum(ModelCall.prompt_tokens),
                 func.sum(ModelCall.completion_tokens),
+                func.sum(ModelCall.cached_tokens),
                 func.sum(ModelCall.cost_usd),
             )
             .where(ModelCall.workspace_id == workspace_id, ModelCall.created_at >= since, ModelCall.created_at < until)

@@ -78,6 +78,22 @@ class SummaryDraft(Draft):
     keywords: Annotated[list[Word], Field(max_length=50)]
 
 
+class Numbered(Draft):
+    """What a model says of one of several conversations; it names the number first."""
+
+    conversation: Annotated[int, Field(ge=-(2**31), lt=2**31)]
+
+
+class NumberedSummary(SummaryDraft, Numbered):
+    """A model's summary of one of several conversations."""
+
+
+class SummariesDraft(Draft):
+    """A model's summaries of several conversations."""
+
+    summaries: Annotated[list[NumberedSummary], Field(max_length=100)]
+
+
 class ParticipantSentiment(Draft):
     """How one sender feels over the whole conversation; ``score`` runs from -1 to 1."""
 

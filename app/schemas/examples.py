@@ -145,6 +145,7 @@ JOB_REQUEST: dict[str, Any] = {"conversation_ids": ["order-1042"]}
 JOB_ESTIMATE: dict[str, Any] = {
     "conversations": 1,
     "to_read": 1,
+    "calls": 1,
     "tokens": 1040,
     "cost_usd": 0.00155,
     "model": "xai/grok-4.3",
@@ -234,6 +235,7 @@ USAGE: dict[str, Any] = {
             "answered": 11,
             "prompt_tokens": 18_340,
             "completion_tokens": 2_210,
+            "cached_tokens": 6_144,
             "cost_usd": 0.02845,
         }
     ],

@@ -28,6 +28,13 @@ class JobRequest(Schema):
         Field(description="With no condition in it: all conversations. At most 10,000 may match."),
     ] = None
     force: Annotated[StrictBool, Field(description="Summarises anew even what has not changed.")] = False
+    batch: Annotated[
+        StrictBool,
+        Field(
+            description="Lets one prompt show a model several short conversations. That is cheaper, but what is said in"
+            " one of them may then colour the summary of another. Otherwise each prompt shows one conversation."
+        ),
+    ] = False
     dry_run: Annotated[StrictBool, Field(description="Only tells what it would take; no job is made.")] = False
 
     @model_validator(mode="after")
@@ -45,6 +52,7 @@ class JobEstimate(Schema):
 
     conversations: Annotated[int, Field(description="How many there are.")]
     to_read: Annotated[int, Field(description="Of how many the summary is missing or stale; the others cost nothing.")]
+    calls: Annotated[int, Field(description="How many prompts that is, if each is answered at once.")]
     tokens: Annotated[int, Field(description="What the model would read and write.")]
     cost_usd: Annotated[float | None, Field(description="By the first model's list price; null if that is not known.")]
     model: str

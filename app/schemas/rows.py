@@ -200,6 +200,7 @@ class UsageRow(NamedTuple):
     answered: int
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int
     cost_usd: Decimal
 
 
@@ -224,6 +225,22 @@ class JobRow(NamedTuple):
     cost_usd: float
 
 
+class OrderRow(NamedTuple):
+    """What a job is to do, and for whom."""
+
+    force: bool
+    batch: bool
+    requested_by: str
+
+
+class BatchBounds(NamedTuple):
+    """How many conversations may go together, and how many characters each and all of them may have."""
+
+    conversations: int
+    characters_each: int
+    characters: int
+
+
 class ItemRow(NamedTuple):
     """A conversation of a job whose turn it is; ``started_at`` is when it first was."""
 
@@ -233,8 +250,7 @@ class ItemRow(NamedTuple):
 
 
 class SizeRow(NamedTuple):
-    """How many conversations there are, and what those hold that have to be read."""
+    """How many conversations there are, and the characters of each that has to be read, in the order of their ids."""
 
     conversations: int
-    to_read: int
-    characters: int
+    to_read: list[int]

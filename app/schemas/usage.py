@@ -21,6 +21,9 @@ class ModelUsage(Schema):
     answered: Annotated[int, Field(description="How many of the calls brought an answer that could be used.")]
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: Annotated[
+        int, Field(description="How many of the prompt's tokens the provider knew already, and charged less for.")
+    ]
     cost_usd: float
 
 

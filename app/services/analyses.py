@@ -2,10 +2,10 @@
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Generic, TypeGuard, TypeVar
 
 from pydantic import TypeAdapter
@@ -27,10 +27,10 @@ from app.schemas.drafts import Draft, Turn
 from app.schemas.enums import Outcome, Role, Sentiment
 from app.schemas.rows import AnalysisRow, ConversationRow, Labels
 from app.schemas.viewer import Viewer
-from app.security.api_keys import random_id
 from app.security.blind_index import keyword_hash
 from app.security.encryption import MESSAGE, WorkspaceKeys
 from app.services.auth import confirm
+from app.services.claims import Claims
 from app.services.notices import announce
 from app.services.usage import UsageService
 from app.services.workspaces import WorkspaceService
@@ -39,9 +39,8 @@ HEAD_BYTES = 2**22
 TAIL_BYTES = 3 * 2**22
 """How much of a conversation's ends is read at the most; what lies between them is told in the coverage."""
 
-LEASE = timedelta(seconds=10)
-"""For how long others wait for an instance that is not heard of any more."""
 POLL_S = 0.2
+"""When a conversation that somebody else is reading is looked at again."""
 
 D = TypeVar("D", bound=Draft)
 B = TypeVar("B", SummaryBody, InsightsBody)
@@ -75,6 +74,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
         self._workspaces = workspaces
         self._usage = usage
         self._gateway = gateway
+        self._claims = Claims(db)
         self._running: dict[tuple[int, str], asyncio.Task[None]] = {}
 
     @abstractmethod
@@ -135,51 +135,31 @@ class AnalysisService(ABC, Generic[D, B, R]):
         running = self._running.get(key)
         if running is None:
             running = self._running[key] = asyncio.create_task(self._make(viewer, conversation_id, known))
-            running.add_done_callback(lambda _: self._running.pop(key, None))
+            running.add_done_callback(lambda done: self._ended(key, done))
         await asyncio.shield(running)
         return await self.get(viewer, conversation_id)
+
+    def _ended(self, key: tuple[int, str], run: asyncio.Task[None]) -> None:
+        self._running.pop(key, None)
+        # Whoever waited may have left; asyncio complains of an error that nobody looks at.
+        if not run.cancelled():
+            run.exception()
 
     def _is_new(self, found: R | None, known: datetime | None) -> TypeGuard[R]:
         return found is not None and not found.stale and found.updated_at != known
 
     async def _make(self, viewer: Viewer, conversation_id: str, known: datetime | None) -> None:
-        place = self.kind, viewer.workspace_id, conversation_id
-        claim_id = random_id()
         while True:
-            async with self._db.write() as unit:
-                claimed = await unit.analyses.claim(*place, claim_id, LEASE)
-                if not claimed and await unit.chats.conversation(viewer.workspace_id, conversation_id) is None:
-                    raise NotFound("There is no such conversation.")
-            if not claimed:
-                await asyncio.sleep(POLL_S)
-                continue
-            try:
-                # Somebody else may have been quicker, between the look at what is stored and the claim.
-                found = await self._stored(viewer.workspace_id, conversation_id)
-                if self._is_new(found, known):
-                    return
-                async with self._renewed(*place, claim_id):
+            async with self._claims.tried(self.kind, viewer.workspace_id, conversation_id) as claim_id:
+                if claim_id is not None:
+                    # Somebody else may have been quicker, between the look at what is stored and the claim.
+                    found = await self._stored(viewer.workspace_id, conversation_id)
+                    if self._is_new(found, known):
+                        return
                     if await self._ask(viewer, conversation_id, claim_id, anew=known is not None):
                         return
-            finally:
-                with suppress(Problem):
-                    async with self._db.write() as unit:
-                        await unit.analyses.release(*place, claim_id)
-
-    @asynccontextmanager
-    async def _renewed(self, kind: str, workspace_id: int, conversation_id: str, claim_id: int) -> AsyncIterator[None]:
-        async def renew() -> None:
-            while True:
-                await asyncio.sleep(LEASE.total_seconds() / 3)
-                with suppress(Problem):
-                    async with self._db.write() as unit:
-                        await unit.analyses.renew(kind, workspace_id, conversation_id, claim_id, LEASE)
-
-        renewing = asyncio.create_task(renew())
-        try:
-            yield
-        finally:
-            renewing.cancel()
+            if claim_id is None:
+                await asyncio.sleep(POLL_S)
 
     async def _ask(self, viewer: Viewer, conversation_id: str, claim_id: int, *, anew: bool) -> bool:
         """Asks the models and stores what they say; returns False if that took longer than the lease.

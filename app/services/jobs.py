@@ -1,19 +1,21 @@
 """Summaries in bulk: accepted at once, made by a worker, one conversation independent of the others."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterable
+from contextlib import nullcontext, suppress
 from typing import NamedTuple
 
 import structlog
 
 from app.db import Database
 from app.errors import FieldError, Invalid, NotFound, Problem
+from app.llm.local.engine import LOCAL_MODEL
 from app.llm.prices import cost_usd
-from app.llm.tasks import SUMMARY
+from app.llm.tasks import SUMMARIES, SUMMARY
 from app.schemas.analyses import AnalysisRequest, Summary
 from app.schemas.enums import ItemState, Role
 from app.schemas.jobs import ERRORS_SHOWN, JOB_SIZE, Job, JobError, JobEstimate, JobRequest
-from app.schemas.rows import ItemRow
+from app.schemas.rows import BatchBounds, ItemRow, OrderRow
 from app.schemas.viewer import Viewer
 from app.security.api_keys import random_id
 from app.services.auth import confirm
@@ -28,6 +30,9 @@ STOP_GRACE_S = 8.0
 """How long a worker that is to stop waits for what it has begun."""
 BUSY_S = 0.5
 """When a job whose last conversations others hold is looked at again."""
+
+BATCH = BatchBounds(conversations=8, characters_each=4_000, characters=16_000)
+"""What one prompt shows, if a job lets it show several conversations: so much is answered in good time."""
 
 CHARACTERS_PER_TOKEN = 4
 ANSWER_TOKENS = 400
@@ -58,20 +63,25 @@ class JobService:
         self._model = model
         self._slots = asyncio.Semaphore(ITEMS_AT_ONCE)
         self._suspects = asyncio.Lock()
+        self._claiming = asyncio.Lock()
 
     async def estimate(self, viewer: Viewer, request: JobRequest) -> JobEstimate:
         """Returns what a job would take; nothing is decrypted for it."""
         ids = await self._selected(viewer, request)
         async with self._db.read() as unit:
             size = await unit.jobs.size(viewer.workspace_id, ids, force=request.force)
-        characters = size.characters + size.to_read * len(SUMMARY.prompt)
-        prompt, answer = characters // CHARACTERS_PER_TOKEN, size.to_read * ANSWER_TOKENS
-        each = await cost_usd(self._model, prompt // max(size.to_read, 1), ANSWER_TOKENS)
+        to_read = len(size.to_read)
+        batches = _packed(size.to_read) if self._may_batch(request.batch) else []
+        calls = to_read - sum(batches) + len(batches)
+        fixed = (calls - len(batches)) * len(SUMMARY.prompt) + len(batches) * len(SUMMARIES.prompt)
+        prompt, answer = (sum(size.to_read) + fixed) // CHARACTERS_PER_TOKEN, to_read * ANSWER_TOKENS
+        each = await cost_usd(self._model, prompt // max(calls, 1), answer // max(calls, 1))
         return JobEstimate(
             conversations=size.conversations,
-            to_read=size.to_read,
+            to_read=to_read,
+            calls=calls,
             tokens=prompt + answer,
-            cost_usd=each and each * size.to_read,
+            cost_usd=each and each * calls,
             model=self._model,
         )
 
@@ -88,7 +98,9 @@ class JobService:
         ids = await self._selected(viewer, request)
         job_id = random_id()
         async with self._db.write() as unit:
-            found = await unit.jobs.create(viewer.caller, job_id, ids, ERRORS_SHOWN, force=request.force)
+            found = await unit.jobs.create(
+                viewer.caller, job_id, ids, ERRORS_SHOWN, force=request.force, batch=request.batch
+            )
             if not found and request.conversation_ids:
                 raise NotFound("There is no such conversation.")
             await confirm(unit, viewer, Role.EDITOR)
@@ -136,10 +148,10 @@ class JobService:
         """
         run = Run(workspace_id, job_id, random_id())
         async with self._db.write() as unit:
-            force = await unit.jobs.start(*run, TRIES)
-        if force is None:
+            order = await unit.jobs.start(*run, TRIES)
+        if order is None:
             return True
-        working = asyncio.ensure_future(self._work(run, stopping, force=force))
+        working = asyncio.ensure_future(self._work(run, stopping, order))
         stopped = asyncio.ensure_future(stopping.wait())
         try:
             await asyncio.wait({working, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -154,14 +166,14 @@ class JobService:
                 await unit.jobs.release(*run)
         return over
 
-    async def _work(self, run: Run, stopping: asyncio.Event, *, force: bool) -> bool:
+    async def _work(self, run: Run, stopping: asyncio.Event, order: OrderRow) -> bool:
         while not stopping.is_set():
             async with asyncio.TaskGroup() as lanes:
                 for _ in range(ITEMS_AT_ONCE):
-                    lanes.create_task(self._lane(run, stopping, force=force))
+                    lanes.create_task(self._lane(run, stopping, order))
             # What may have ended a worker is tried again alone: it takes nobody along, and so is found out.
             async with self._suspects:
-                await self._lane(run, stopping, force=force, tried=(1, TRIES - 1))
+                await self._lane(run, stopping, order, tried=(1, TRIES - 1))
             async with self._db.write() as unit:
                 over = await unit.jobs.finish(*run)
             if over is None:
@@ -172,21 +184,60 @@ class JobService:
                 await asyncio.wait_for(stopping.wait(), BUSY_S)
         return False
 
-    async def _lane(self, run: Run, stopping: asyncio.Event, *, force: bool, tried: tuple[int, int] = (0, 0)) -> None:
+    async def _lane(
+        self, run: Run, stopping: asyncio.Event, order: OrderRow, *, tried: tuple[int, int] = (0, 0)
+    ) -> None:
         while not stopping.is_set():
             async with self._slots:
-                async with self._db.write() as unit:
-                    item = await unit.jobs.claim(*run, tried)
-                if item is None:
+                items = await self._claim(run, order, tried)
+                if not items:
                     return
-                state, error, cost = await self._attempt(run.workspace_id, item, force=force)
-                async with self._db.write() as unit:
-                    await unit.jobs.settle(*run, item.conversation_id, state, error, cost)
+                if len(items) == 1:
+                    await self._settle(run, items[0], *await self._attempt(run.workspace_id, items[0], order))
+                    continue
+                for item in await self._together(run, items, order):
+                    async with self._db.read() as unit:
+                        goes_on = await unit.jobs.goes_on(*run)
+                    if stopping.is_set() or not goes_on:
+                        return
+                    await self._settle(run, item, *await self._attempt(run.workspace_id, item, order))
 
-    async def _attempt(self, workspace_id: int, item: ItemRow, *, force: bool) -> tuple[ItemState, str | None, float]:
+    async def _claim(self, run: Run, order: OrderRow, tried: tuple[int, int]) -> list[ItemRow]:
+        """Returns the next conversation, or several that go together; none if there are no such ones."""
+        together = tried == (0, 0) and self._may_batch(order.batch)
+        # One after another: of two at once, each would lock a part of what goes together.
+        async with self._claiming if together else nullcontext(), self._db.write() as unit:
+            if together and (items := await unit.jobs.claim_short(*run, BATCH)):
+                return items
+            item = await unit.jobs.claim(*run, tried)
+            return [item] if item else []
+
+    async def _together(self, run: Run, items: list[ItemRow], order: OrderRow) -> list[ItemRow]:
+        """Reads conversations with one prompt; returns those that are left to be read one by one."""
+        try:
+            made = await self._summaries.make_together(
+                _payer(run.workspace_id, order), [item.conversation_id for item in items], force=order.force
+            )
+        except Exception as error:  # noqa: BLE001 — whatever it was, one by one it befalls only one
+            _log.warning("job_batch_failed", error=type(error).__name__)
+            return items
+        if made.lost_usd:
+            async with self._db.write() as unit:
+                await unit.jobs.charge(*run, made.lost_usd)
+        left = [item for item in items if item.conversation_id not in made.costs]
+        for item in items:
+            if item not in left:
+                await self._settle(run, item, ItemState.DONE, None, made.costs[item.conversation_id])
+        return left
+
+    async def _settle(self, run: Run, item: ItemRow, state: ItemState, error: str | None, cost: float) -> None:
+        async with self._db.write() as unit:
+            await unit.jobs.settle(*run, item.conversation_id, state, error, cost)
+
+    async def _attempt(self, workspace_id: int, item: ItemRow, order: OrderRow) -> tuple[ItemState, str | None, float]:
         """Returns what became of a conversation, the code if it failed, and what it cost in US dollars."""
         try:
-            summary = await self._summary(workspace_id, item, force=force)
+            summary = await self._summary(workspace_id, item, order)
         except Problem as problem:
             code, final = problem.code, problem.status < 500
         except Exception as error:  # noqa: BLE001 — whatever happens to one conversation, the others go on
@@ -197,12 +248,32 @@ class JobService:
         final = final or item.attempts >= TRIES
         return (ItemState.FAILED, code, 0.0) if final else (ItemState.QUEUED, None, 0.0)
 
-    async def _summary(self, workspace_id: int, item: ItemRow, *, force: bool) -> Summary:
-        # Nobody's key: once accepted, a job no longer depends on who asked for it.
-        viewer = Viewer(workspace_id, Role.EDITOR)
+    async def _summary(self, workspace_id: int, item: ItemRow, order: OrderRow) -> Summary:
+        viewer, force = _payer(workspace_id, order), order.force
         if force and item.attempts > 1:
             with suppress(NotFound):
                 stored = await self._summaries.get(viewer, item.conversation_id)
                 force = stored.updated_at < item.started_at  # else the attempt before had got that far
         request = AnalysisRequest.model_construct(conversation_id=item.conversation_id, force=force)
         return await self._summaries.make(viewer, request)
+
+    def _may_batch(self, wanted: bool) -> bool:
+        return wanted and self._model != LOCAL_MODEL
+
+
+def _packed(sizes: Iterable[int]) -> list[int]:
+    """Returns how many conversations of the given characters each batch would have."""
+    batches, left = [0], BATCH.characters
+    for size in sizes:
+        if size > BATCH.characters_each:
+            continue
+        if size > left or batches[-1] == BATCH.conversations:
+            batches, left = [*batches, 0], BATCH.characters
+        batches[-1] += 1
+        left -= size
+    return [batch for batch in batches if batch > 1]
+
+
+def _payer(workspace_id: int, order: OrderRow) -> Viewer:
+    # Once accepted, a job no longer depends on who asked for it, but it is their budget that it uses up.
+    return Viewer(workspace_id, Role.EDITOR, on_behalf_of=order.requested_by)

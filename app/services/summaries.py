@@ -1,21 +1,78 @@
 """Summaries."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from contextlib import AsyncExitStack, suppress
+from typing import Any, NamedTuple
 
-from app.llm.tasks import SUMMARY
+from app.errors import NotFound, Problem
+from app.llm.batch import Chat
+from app.llm.tasks import SUMMARIES, SUMMARY
 from app.schemas.analyses import Summary, SummaryBody
 from app.schemas.drafts import SummaryDraft, Turn
 from app.schemas.enums import Outcome, Sentiment
 from app.schemas.rows import AnalysisRow
+from app.schemas.viewer import Viewer
 from app.services.analyses import AnalysisService
 from app.services.drafts import changes, checked_summary, draft_of
+
+
+class MadeTogether(NamedTuple):
+    """The conversations whose summary is up to date now, with what each cost, and what was paid for none of them.
+
+    In US dollars.
+    """
+
+    costs: dict[str, float]
+    lost_usd: float
 
 
 class SummaryService(AnalysisService[SummaryDraft, SummaryBody, Summary]):
     """Summaries of the viewer's conversations."""
 
     kind, task, result = "summary", SUMMARY, Summary
+
+    async def make_together(self, viewer: Viewer, conversation_ids: Sequence[str], *, force: bool) -> MadeTogether:
+        """Makes summaries of several short conversations with one prompt.
+
+        Left out, and to be made one by one, is what somebody else is reading just now, what is gone, what only needs to
+        be brought up to date, and what the model did not give a usable answer of its own.
+        """
+        costs: dict[str, float] = {}
+        async with AsyncExitStack() as claims:
+            found = []
+            for conversation_id in conversation_ids:
+                with suppress(NotFound):
+                    claim_id = await claims.enter_async_context(
+                        self._claims.tried(self.kind, viewer.workspace_id, conversation_id)
+                    )
+                    if claim_id is None:
+                        continue
+                    stored = await self._stored(viewer.workspace_id, conversation_id)
+                    if stored and not stored.stale and not force:
+                        costs[conversation_id] = 0.0
+                        continue
+                    reading = await self._read(viewer.workspace_id, conversation_id, anew=force)
+                    if reading.update is None:
+                        found.append((conversation_id, claim_id, reading))
+            if len(found) < 2:
+                return MadeTogether(costs, 0.0)
+            answers, lost_usd = await self._gateway.answer_together(
+                SUMMARIES,
+                [Chat(conversation_id, reading.turns) for conversation_id, _, reading in found],
+                self._usage.ledger(viewer.caller, self.task.name),
+                redact=any(reading.redact for _, _, reading in found),
+            )
+            for (conversation_id, claim_id, reading), answer in zip(found, answers, strict=True):
+                if answer is None:
+                    continue
+                kept = False
+                with suppress(Problem):
+                    kept = await self._keep(reading, answer, claim_id)
+                if kept:
+                    costs[conversation_id] = answer.provenance.cost_usd
+                else:
+                    lost_usd += answer.provenance.cost_usd
+        return MadeTogether(costs, lost_usd)
 
     def _check(self, draft: SummaryDraft, turns: Sequence[Turn], before: SummaryBody | None) -> SummaryBody:
         body = checked_summary(draft, turns)

@@ -104,6 +104,7 @@ class CallLedger:
                     outcome=outcome,
                     prompt_tokens=usage.prompt_tokens,
                     completion_tokens=usage.completion_tokens,
+                    cached_tokens=usage.cached_tokens,
                     cost_usd=usd,
                     latency_ms=usage.latency_ms,
                 )

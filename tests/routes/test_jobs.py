@@ -128,6 +128,7 @@ async def test_a_filter_that_is_too_wide_is_refused(
         {"conversation_ids": ["c0"], "filter": None},
         {"conversation_ids": [""]},
         {"conversation_ids": ["c0"], "dry_run": "yes"},
+        {"conversation_ids": ["c0"], "batch": 1},
         {"filter": {"limit": 1}},
         {"filter": {"sentiment": "angry"}},
         {"filter": []},
@@ -176,6 +177,17 @@ async def test_a_dry_run_tells_the_first_models_price(
     assert cost
     assert 0.001 < cost < 0.1
     assert await price("xai/unheard-of") is None
+
+
+async def test_without_a_provider_nothing_is_read_together(
+    workspace: Workspace, services: Services, chats: list[str], postgresql: psycopg.Connection
+) -> None:
+    body = {"conversation_ids": chats, "batch": True}
+    answer = await workspace.editor.post("/jobs/summarize", json={**body, "dry_run": True})
+    assert (answer.json()["calls"], answer.json()["cost_usd"]) == (3, 0.0)
+    job = await create(workspace, **body)
+    await run_all(services, postgresql)
+    assert (await read(workspace, job))["done"] == 3
 
 
 async def test_a_cancelled_job_does_nothing_more(

@@ -1,6 +1,7 @@
 """What models cost: a row for each call, and budgets that nobody overspends."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -87,6 +88,18 @@ async def test_every_call_is_a_row_and_the_report_adds_them_up(
     assert (await usage(accounts.client(await accounts.key(workspace="theirs"))))["data"] == []
     accounts.change("DELETE FROM conversations WHERE conversation_id = 'c0'")
     assert len((await usage(admin))["data"]) == 2, "what was paid stays paid"
+
+
+async def test_what_a_provider_knew_already_is_told_and_charged_less_for(
+    accounts: Accounts, admin: httpx.AsyncClient, models: Providers
+) -> None:
+    models.grok.replies = [grok_reply(summary_answer(), cached_tokens=768), failure(503)]
+    models.gemini.reply = gemini_reply(summary_answer(), cached_tokens=1_024)
+    by_grok, by_gemini = [(await summarize(admin, number))["provenance"] for number in range(2)]
+    assert by_grok["cost_usd"] == pytest.approx(232 * 1.25e-6 + 768 * 0.2e-6 + 100 * 2.5e-6)
+    assert by_gemini["cost_usd"] == pytest.approx(976 * 0.3e-6 + 1_024 * 0.03e-6 + 200 * 2.5e-6)
+    found = await usage(admin)
+    assert [(each["prompt_tokens"], each["cached_tokens"]) for each in found["data"]] == [(2_000, 1_024), (1_000, 768)]
 
 
 @pytest.mark.parametrize("period", ["day", "month"])
@@ -213,3 +226,23 @@ async def test_a_conversation_deleted_while_it_is_summarised_stays_deleted(
     assert outcome(await asking) == (404, "not_found")
     assert accounts.rows("SELECT count(*) FROM summaries") == [(0,)]
     assert accounts.rows("SELECT outcome FROM llm_calls") == [("answered",)]
+
+
+async def test_an_error_that_nobody_waits_for_any_more_is_no_news(admin: httpx.AsyncClient, models: Providers) -> None:
+    complaints: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context))
+    before = asyncio.all_tasks()
+    models.grok.hold()
+    asking = asyncio.create_task(admin.post("/chats/summarize", json={"conversation_id": "c0"}))
+    await models.grok.asked.wait()
+    assert (await admin.delete("/chats/c0")).status_code == 200
+    asking.cancel()
+    await asyncio.wait({asking})
+    going_on = [task for task in asyncio.all_tasks() - before if "._make" in repr(task.get_coro())]
+    assert len(going_on) == 1
+    models.grok.gate.set()
+    await asyncio.wait(going_on)
+    del going_on
+    gc.collect()
+    assert complaints == []

@@ -63,11 +63,17 @@ def insights_answer(**more: object) -> dict[str, object]:
 
 
 def grok_reply(
-    content: object, *, finish: str = "stop", prompt_tokens: int = 1_000, completion_tokens: int = 100
+    content: object,
+    *,
+    finish: str = "stop",
+    prompt_tokens: int = 1_000,
+    completion_tokens: int = 100,
+    cached_tokens: int = 0,
 ) -> Reply:
     """Returns a chat completion of xAI's; ``content`` is sent as JSON unless it is text or None."""
     message = {"role": "assistant", "content": _text(content)}
-    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+    details = {"prompt_tokens_details": {"cached_tokens": cached_tokens}} if cached_tokens else {}
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, **details}
     body = {
         "id": "x",
         "object": "chat.completion",
@@ -79,9 +85,12 @@ def grok_reply(
     return Reply(json.dumps(body).encode())
 
 
-def gemini_reply(content: object, *, finish: str = "STOP") -> Reply:
+def gemini_reply(content: object, *, finish: str = "STOP", cached_tokens: int = 0) -> Reply:
     """Returns a ``generateContent`` answer of Gemini's."""
     text = _text(content)
+    usage = {"promptTokenCount": 2_000, "candidatesTokenCount": 200, "totalTokenCount": 2_200}
+    if cached_tokens:
+        usage["cachedContentTokenCount"] = cached_tokens
     body = {
         "candidates": [
             {
@@ -90,7 +99,7 @@ def gemini_reply(content: object, *, finish: str = "STOP") -> Reply:
                 "content": {"role": "model", "parts": [{"text": text}] if text else []},
             }
         ],
-        "usageMetadata": {"promptTokenCount": 2_000, "candidatesTokenCount": 200, "totalTokenCount": 2_200},
+        "usageMetadata": usage,
         "modelVersion": "gemini-2.5-flash",
     }
     return Reply(json.dumps(body).encode())
@@ -115,6 +124,10 @@ class StandIn:
     requests: list[Request] = field(default_factory=list)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def respond(self, request: Request) -> Reply:
+        """Returns what is replied to a request."""
+        return self.replies.pop(0) if self.replies else self.reply
 
     def hold(self) -> None:
         """Makes the replies wait until ``gate`` is set again."""
@@ -160,7 +173,7 @@ async def open_providers() -> AsyncIterator[Providers]:
         side.requests.append(request)
         side.asked.set()
         await side.gate.wait()
-        await _send(side.replies.pop(0) if side.replies else side.reply, writer)
+        await _send(side.respond(request), writer)
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async def connection() -> None:
