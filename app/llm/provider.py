@@ -13,6 +13,8 @@ from typing import Any
 ANSWER_BYTES = 2**20
 ERROR_BYTES = 2**14
 """The longest error that is read: litellm searches it for secrets, at seven seconds a megabyte."""
+STREAM_BYTES = 2**23
+"""The longest answer that is read in a stream, where each token has a few hundred bytes around it."""
 
 
 @functools.cache
@@ -28,8 +30,10 @@ def _load() -> Any:
 
 
 async def litellm() -> Any:
-    """Returns litellm without holding up the event loop."""
-    return await asyncio.to_thread(_load)
+    """Returns litellm without holding up the event loop; who does not wait for it to be loaded finds it later."""
+    if _load.cache_info().currsize:
+        return _load()
+    return await asyncio.shield(asyncio.to_thread(_load))
 
 
 @asynccontextmanager
@@ -49,13 +53,16 @@ async def http_client(timeout_s: float) -> AsyncIterator[Any]:
 
 
 async def _bound(response: Any) -> None:
-    """Replaces a body that is too long, or compressed though nobody asked for it, by an empty one."""
+    """Replaces a body that is too long, or compressed though nobody asked for it, by an empty one; bounds a stream."""
     import httpx
 
-    answer = response.status_code == httpx.codes.OK and "json" in response.headers.get("content-type", "")
-    limit = ANSWER_BYTES if answer else ERROR_BYTES
+    media = response.headers.get("content-type", "") if response.status_code == httpx.codes.OK else ""
+    limit = ANSWER_BYTES if "json" in media else ERROR_BYTES
     if response.headers.pop("content-encoding", "identity") != "identity":
         limit = -1
+    elif "event-stream" in media:
+        response.stream = _bounded(response.stream)
+        return
     body, stream = b"", response.stream
     async for chunk in stream:
         body += chunk
@@ -64,3 +71,21 @@ async def _bound(response: Any) -> None:
             break
     await stream.aclose()
     response.stream = httpx.ByteStream(body)
+
+
+def _bounded(stream: Any) -> Any:
+    import httpx
+
+    class Bounded(httpx.AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            left = STREAM_BYTES
+            async for chunk in stream:
+                left -= len(chunk)
+                if left < 0:
+                    raise httpx.ReadError("The answer is too long.")
+                yield chunk
+
+        async def aclose(self) -> None:
+            await stream.aclose()
+
+    return Bounded()

@@ -27,6 +27,7 @@ from app.services.chats import opened
 from app.services.notices import topic
 from app.services.summaries import SummaryService
 from app.services.workspaces import WorkspaceService
+from app.services.writing import Reader
 
 QUIET_S = 2.0
 """How long no message may come before the summary is refreshed."""
@@ -67,8 +68,12 @@ class LiveService:
         async with self.db.read() as unit:
             await confirm(unit, viewer, Role.VIEWER)
         keys = await self._workspaces.keys(viewer.workspace_id)
-        with self.bus.subscribe(topic(keys, conversation_id)) as subscription:
-            feed = Feed(self, viewer, keys.conversation(conversation_id), subscription, on_quiet)
+        written = asyncio.Event()
+        with (
+            self.bus.subscribe(topic(keys, conversation_id)) as subscription,
+            self.summaries.writings.watch((viewer.workspace_id, conversation_id), written.set) as text,
+        ):
+            feed = Feed(self, viewer, keys.conversation(conversation_id), subscription, text, written, on_quiet)
             try:
                 yield feed
             finally:
@@ -133,9 +138,13 @@ class Feed:
         viewer: Viewer,
         cipher: ConversationCipher,
         subscription: Subscription,
+        text: Reader,
+        written: asyncio.Event,
         on_quiet: Callable[[], None],
     ) -> None:
         self._live = live
+        self._text = text
+        self._written = written
         self._viewer = viewer
         self._cipher = cipher
         self._id = cipher.conversation_id
@@ -166,8 +175,9 @@ class Feed:
 
     async def news(self) -> list[Event | Unavailable]:
         """Waits until there may be something new and returns it; ``Unavailable`` is said once an interruption."""
-        await self._subscription.wait()
-        interrupted, events = not self._live.bus.connected, list[Event | Unavailable]()
+        if not await self._woken():
+            return list[Event | Unavailable](self._text.news())
+        interrupted, events = not self._live.bus.connected, list[Event | Unavailable](self._text.news())
         try:
             events += await self._look()
         except Unavailable:
@@ -177,6 +187,17 @@ class Feed:
             events.append(Unavailable("The database is not available. What happens meanwhile is told later."))
         self._interrupted = interrupted
         return events
+
+    async def _woken(self) -> bool:
+        """Waits until there may be something new; returns False if it is only a summary that is being written."""
+        waiting = [asyncio.ensure_future(each.wait()) for each in (self._subscription, self._written)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
+        self._written.clear()
+        return waiting[0].done()
 
     async def summarize(self, viewer: Viewer, request: AnalysisRequest) -> None:
         """Sees to it that the summary is fresh, and told if it was already."""
@@ -214,15 +235,18 @@ class Feed:
         if row.summarised_at and (self._repeat or row.summarised_at != self._summarised_at):
             self._repeat = False
             if summary := await self._summary():
-                events.append(SummaryUpdated(summary=summary))
+                events += [*self._text.finish(summary.summary), SummaryUpdated(summary=summary)]
         return events
 
     async def _anew(self) -> list[Event]:
         self.wait_for_quiet()
+        known = self._summarised_at
         try:
-            return [await self.snapshot()]
+            snapshot = await self.snapshot()
         except NotFound:
             return [ConversationDeleted()]
+        new = snapshot.summary if self._summarised_at != known else None
+        return [*(self._text.finish(new.summary) if new else []), snapshot]
 
     async def _summary(self) -> Summary | None:
         try:
