@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
+
 ANSWER_BYTES = 2**20
 ERROR_BYTES = 2**14
 """The longest error that is read: litellm searches it for secrets, at seven seconds a megabyte."""
@@ -53,7 +55,7 @@ async def http_client(timeout_s: float) -> AsyncIterator[Any]:
 
 
 async def _bound(response: Any) -> None:
-    """Replaces a body that is too long, or compressed though nobody asked for it, by an empty one; bounds a stream."""
+    """Replaces a body that is too long, or compressed though nobody asked for it, by an empty one; checks a stream."""
     import httpx
 
     media = response.headers.get("content-type", "") if response.status_code == httpx.codes.OK else ""
@@ -61,7 +63,7 @@ async def _bound(response: Any) -> None:
     if response.headers.pop("content-encoding", "identity") != "identity":
         limit = -1
     elif "event-stream" in media:
-        response.stream = _bounded(response.stream)
+        response.stream = _checked(response.stream)
         return
     body, stream = b"", response.stream
     async for chunk in stream:
@@ -73,19 +75,32 @@ async def _bound(response: Any) -> None:
     response.stream = httpx.ByteStream(body)
 
 
-def _bounded(stream: Any) -> Any:
+def _checked(stream: Any) -> Any:
+    """Returns a stream of server-sent events that breaks where litellm would leave out what it cannot read."""
     import httpx
 
-    class Bounded(httpx.AsyncByteStream):
+    class Checked(httpx.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            left = STREAM_BYTES
+            read, rest = 0, b""
             async for chunk in stream:
-                left -= len(chunk)
-                if left < 0:
-                    raise httpx.ReadError("The answer is too long.")
+                *lines, rest = (rest + chunk).split(b"\n")
+                read += len(chunk)
+                if read > STREAM_BYTES or len(rest) > ANSWER_BYTES or not all(map(_readable, lines)):
+                    raise httpx.ReadError("This is no stream of ours.")
                 yield chunk
 
         async def aclose(self) -> None:
             await stream.aclose()
 
-    return Bounded()
+    return Checked()
+
+
+def _readable(line: bytes) -> bool:
+    name, _, data = line.partition(b":")
+    if name != b"data" or data.strip() == b"[DONE]":
+        return True
+    try:
+        orjson.loads(data)
+    except orjson.JSONDecodeError:
+        return False
+    return True

@@ -40,7 +40,7 @@ async def summarize_conversation(
 ) -> Response:
     """Returns the conversation's summary, asking a model only if there is none or messages came or went after it.
 
-    With `Accept: text/event-stream` the text comes while it is written, if this instance is the one that asks the model.
+    With `Accept: text/event-stream` its text comes while it is written, if this instance is the one that asks a model.
     """
     wanted = await read_json(request, _request)
     asynchronous = "respond-async" in {each.strip().lower() for each in (prefer or "").split(",")}

@@ -24,6 +24,8 @@ class Writings:
         """Yields a reader; ``wake`` is called when there is something new, as it may be already."""
         text = self._watched.setdefault(place, _Text())
         text.wakes.append(wake)
+        if text.written:
+            wake()
         try:
             yield Reader(text)
         finally:
