@@ -28,6 +28,8 @@ def _load() -> Any:
 
     litellm.suppress_debug_info = True
     litellm.telemetry = False
+    # Else it rebuilds each stream for loggers that nobody has set, which takes a third as long again.
+    litellm.disable_streaming_logging = True
     return litellm
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from app.routes import streams
 from app.routes.streams import wants_events
@@ -27,7 +28,7 @@ from tests.support.providers import (
     summary_answer,
 )
 from tests.support.server import running_server
-from tests.support.sse import Stream, shown, streaming
+from tests.support.sse import EVENTS, Stream, shown, streaming
 
 ASK = {"conversation_id": "c1"}
 TEXT = " ".join(f"Sentence {number} of the summary." for number in range(40))
@@ -344,6 +345,46 @@ async def test_whose_key_ends_reads_no_further(url: str, workspace: Workspace, p
         assert (name, problem["status"]) == ("error", 401)
         providers.grok.middle.set()
         assert (await finished(other, begun))["summary"] == TEXT
+
+
+async def test_who_does_not_read_is_left_and_nobody_else(
+    app: FastAPI, workspace: Workspace, providers: Providers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "SLOW_S", 0.1)
+    await store(workspace, "m1")
+    held(providers)
+    body = json.dumps(ASK).encode()
+    headers = {**EVENTS, **bearer(workspace.keys[Role.EDITOR]), "Content-Type": "application/json"}
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/chats/summarize",
+        "raw_path": b"/chats/summarize",
+        "query_string": b"",
+        "client": ("127.0.0.1", 1),
+        "scheme": "http",
+        "app": app,
+        "http_version": "1.1",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+    }
+    received = [{"type": "http.request", "body": body}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return received.pop() if received else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if message["type"] == "http.response.body":
+            await asyncio.Event().wait()  # the network's buffers are full
+
+    reading = asyncio.create_task(workspace.editor.post("/chats/summarize", json=ASK))
+    async with asyncio.timeout(20):
+        await app(scope, receive, send)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    providers.grok.middle.set()
+    assert (await reading).json()["summary"] == TEXT
+    assert len(providers.requests) == 1
 
 
 async def test_asking_for_a_job_wins(url: str, key: str) -> None:
