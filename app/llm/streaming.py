@@ -18,7 +18,7 @@ FIELD = "summary"
 """What of an answer is shown: its first field, so that it comes before all the rest."""
 SHOWN_CHARACTERS = 20_000
 """A longer text is not valid."""
-SHOW_S = 0.08
+SHOW_S = 0.1
 """How often a growing text is told at the most: what a model writes in between comes together."""
 HOLD_S = 0.01
 """For how long chunks that came together may hold up everything else: each takes litellm a millisecond."""

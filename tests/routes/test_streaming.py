@@ -63,6 +63,12 @@ def url(settings: Settings) -> Iterator[str]:
 
 
 @pytest.fixture
+def other_url(settings: Settings) -> Iterator[str]:
+    with running_server(settings) as running:
+        yield running
+
+
+@pytest.fixture
 async def key(url: str, workspace: Workspace) -> str:
     """An editor's key, when there is a conversation."""
     await store(workspace, "m1")
@@ -268,6 +274,21 @@ async def test_twenty_readers_share_one_call_and_late_ones_get_the_text_so_far(
     assert len(providers.requests) == 1
 
 
+async def test_another_instance_brings_the_end_alone(
+    url: str, other_url: str, key: str, providers: Providers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "PING_S", 0.2)
+    held(providers)
+    async with streaming(url, key) as here:
+        begun = await here.text(100)
+        async with streaming(other_url, key) as there:
+            assert await anext(there.lines) == ": ping"
+            providers.grok.middle.set()
+            summary = await finished(here, begun)
+            assert await there.rest() == [("summary.updated", summary)]
+    assert len(providers.requests) == 1
+
+
 async def test_a_reader_who_leaves_ends_nothing(url: str, key: str, workspace: Workspace, providers: Providers) -> None:
     held(providers)
     async with streaming(url, key, headers={"Idempotency-Key": "left"}) as stream:
@@ -446,14 +467,15 @@ async def test_two_sockets_see_what_somebody_else_has_asked_for(
             assert told[1]["summary"] == made
 
 
-async def test_the_next_summary_is_told_from_its_beginning(
-    url: str, key: str, workspace: Workspace, providers: Providers
-) -> None:
-    async with following(url, bearer(key)) as socket:
+async def test_the_next_summary_is_told_from_its_beginning(url: str, key: str, providers: Providers) -> None:
+    async with (
+        following(url, bearer(key)) as socket,
+        httpx.AsyncClient(base_url=url, headers=bearer(key)) as client,
+    ):
         await socket.next()
         for text in (TEXT, OTHER):
             providers.grok.reply = grok_reply(summary_answer(summary=text))
-            await socket.send("summarize", force=True)
+            assert (await client.post("/chats/summarize", json={**ASK, "force": True})).status_code == 200
             *deltas, told = await socket.until("summary.updated")
             assert {event["type"] for event in deltas} == {"summary.delta"}
             assert "".join(event["text"] for event in deltas) == told["summary"]["summary"] == text
