@@ -36,9 +36,9 @@ Authenticate with an API key, or with an access token that it was exchanged for:
 In a browser, [sign in with Google](/auth/login/google) or [GitHub](/auth/login/github).
 
 Follow a conversation live at `WS /ws/chats/{conversation_id}`, with the same credentials, or from a page with the
-subprotocols `bearer` and an access token: JSON events `snapshot`, `message`, `summary.updated`, `conversation.deleted`
-and `error`; an editor may send `{"type": "message", ...}` (the fields of a message but `conversation_id`) and
-`{"type": "summarize"}`.
+subprotocols `bearer` and an access token: JSON events `snapshot`, `message`, `summary.delta` and `summary.restarted`
+(while this instance asks a model), `summary.updated`, `conversation.deleted` and `error`; an editor may send
+`{"type": "message", ...}` (the fields of a message but `conversation_id`) and `{"type": "summarize"}`.
 
 Errors are `application/problem+json` (RFC 9457); look at their `code`.
 """

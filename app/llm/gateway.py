@@ -16,6 +16,7 @@ from app.llm.hops import Hop, Hops, Ledger, NoAnswer, Run, Usage
 from app.llm.local.engine import LOCAL_MODEL, answer
 from app.llm.local.text import MESSAGE_CHARS
 from app.llm.privacy import Pseudonyms
+from app.llm.streaming import FIELD, Edited, Listener
 from app.llm.tasks import Task
 from app.schemas.analyses import Provenance
 from app.schemas.drafts import TURNS, Draft, SummariesDraft, SummaryDraft, Turn
@@ -86,13 +87,15 @@ class Gateway:
         *,
         redact: bool = True,
         conversation_id: str = "",
+        listener: Listener | None = None,
     ) -> Answer[D]:
         """Returns an answer for a whole conversation; what failed before it stands in its provenance.
 
         With an update a model reads only that, if it is not too long; the built-in engine always reads everything. With
         ``redact`` providers see placeholders, and what they say of them is put right.
 
-        A conversation that is longer than what a model reads at once is read in parts, and the answers are merged.
+        A conversation that is longer than what a model reads at once is read in parts, and the answers are merged. A
+        listener is told the text of the answer while it is written, and in the end all of it; of the parts nothing.
         """
         started = time.perf_counter()
         characters = sum(len(turn.text) for turn in turns)
@@ -104,15 +107,18 @@ class Gateway:
             names = await _names(turns, conversation_id) if redact and self._hops else None
             shown = _shown(update, turns, names) if update else ""
             updated = bool(update and self._hops and len(shown) <= self._hops.room)
+            revealing = Edited(listener, names.reveal_start) if listener and names else listener
             if updated:
-                draft = await self._hops.ask(task, task.update, shown, run)
+                draft = await self._hops.ask(task, task.update, shown, run, revealing)
             else:
-                draft = await self._by_providers(task, names.hidden if names else turns, run)
+                draft = await self._by_providers(task, names.hidden if names else turns, run, revealing)
             draft = await asyncio.to_thread(names.reveal, draft) if names else draft
         except NoAnswer:
             draft, updated = await _by_engine(task, turns), False
             run.model = LOCAL_MODEL
             read = sum(len(turn.text) <= MESSAGE_CHARS for turn in turns)
+        if listener:
+            listener.wrote(getattr(draft, FIELD))
         return Answer(draft, _provenance(task, run, started), read, updated)
 
     async def answer_together(
@@ -152,28 +158,31 @@ class Gateway:
             answers.append(Answer(draft, whole.model_copy(update=part), len(chat.turns)) if draft else None)
         return Together(answers)
 
-    async def _by_providers(self, task: Task[D], turns: Sequence[Turn], run: Run) -> D:
+    async def _by_providers(self, task: Task[D], turns: Sequence[Turn], run: Run, listener: Listener | None) -> D:
         if not self._hops:
             run.digest.update(_dump(turns).encode())
             raise NoAnswer
         parts = split(turns, self._hops.room)
         if len(parts) == 1:
-            return await self._hops.ask(task, task.prompt, _dump(parts[0]), run)
+            return await self._hops.ask(task, task.prompt, _dump(parts[0]), run, listener)
         shown = [_part(parts, number, self._hops.room) for number in range(len(parts))]
         drafts = await self._ask_all(task, task.part, shown, run)
         while len(drafts) > 1:
             texts = [draft.model_dump_json() for draft in drafts]
             groups = ["[" + ",".join(group) + "]" for group in _groups(texts, self._hops.room)]
-            drafts = await self._ask_all(task, task.merge, groups, run)
+            last = listener if len(groups) == 1 else None
+            drafts = await self._ask_all(task, task.merge, groups, run, last)
         return drafts[0]
 
-    async def _ask_all(self, task: Task[D], prompt: str, shown: Sequence[str], run: Run) -> list[D]:
+    async def _ask_all(
+        self, task: Task[D], prompt: str, shown: Sequence[str], run: Run, listener: Listener | None = None
+    ) -> list[D]:
         # Not a task group: the first failure is enough, and ends the rest.
         at_once = asyncio.Semaphore(AT_ONCE)
 
         async def ask(each: str) -> D:
             async with at_once:
-                return await self._hops.ask(task, prompt, each, run)
+                return await self._hops.ask(task, prompt, each, run, listener)
 
         asking = [asyncio.create_task(ask(each)) for each in shown]
         try:

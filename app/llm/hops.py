@@ -15,6 +15,7 @@ from app.llm import prices
 from app.llm.breaker import Breaker
 from app.llm.parse import InvalidAnswer, parse_answer, response_format
 from app.llm.provider import http_client, litellm
+from app.llm.streaming import Listener, Reply, whole, written
 from app.llm.tasks import Task
 from app.schemas.analyses import Fallback
 from app.schemas.drafts import Draft
@@ -26,8 +27,6 @@ MOST_CALLS = 3
 PATIENCE_S = 3.0
 """For how long a provider that asks for patience is waited for; for longer the next one is asked."""
 MAX_ANSWER_TOKENS = 16_384
-MOST_TOKENS = 10**9
-"""More than any call takes: who says so, or fewer than none, is not believed."""
 
 # By class name, most specific first: litellm's errors are subclasses of one another.
 _REASONS = (
@@ -125,18 +124,30 @@ class Hops:
         """How many characters every one of them reads at once."""
         return min(hop.max_chars for hop in self._hops)
 
-    async def ask(self, task: Task[D], prompt: str, shown: str, run: Run) -> D:
-        """Returns the first valid answer; raises ``NoAnswer``, and what failed stands in the run."""
+    async def ask(self, task: Task[D], prompt: str, shown: str, run: Run, listener: Listener | None = None) -> D:
+        """Returns the first valid answer, told to the listener while it is written.
+
+        Raises:
+            NoAnswer: if there is none; what failed stands in the run.
+        """
         run.digest.update(shown.encode())
+        try:
+            async with asyncio.timeout_at(run.ends_at):
+                await litellm()
+        except TimeoutError:  # which is no provider's fault
+            run.fell(self._hops[0].model, "timeout")
+            raise NoAnswer from None
         calls = _Calls(MOST_CALLS)
         for hop in self._hops:
-            answer = await self._ask_one(hop, calls, task, prompt, shown, run)
+            answer = await self._ask_one(hop, calls, task, prompt, shown, run, listener)
             if answer is not None:
                 run.model = hop.model
                 return answer
         raise NoAnswer
 
-    async def _ask_one(self, hop: Hop, calls: "_Calls", task: Task[D], prompt: str, shown: str, run: Run) -> D | None:
+    async def _ask_one(
+        self, hop: Hop, calls: "_Calls", task: Task[D], prompt: str, shown: str, run: Run, listener: Listener | None
+    ) -> D | None:
         messages = [{"role": "system", "content": prompt}, {"role": "user", "content": shown}]
         last = hop is self._hops[-1]
         again = True
@@ -147,12 +158,14 @@ class Hops:
             calls.left -= 1
             said: list[str] = []
             try:
-                answer = await self._call(hop, task, messages, run, said)
+                answer = await self._call(hop, task, messages, run, said, listener)
             except Exception as error:  # noqa: BLE001 — a provider may fail in any way; the next one is asked
                 reason = _reason(error)
                 # Never the error's text: it is the provider's, and may hold the prompt.
                 _log.warning("model_failed", model=hop.model, reason=reason, error=type(error).__name__)
                 wait_s = _note(hop.breaker, reason, error)
+                if listener:
+                    listener.restarted(reason)
             else:
                 hop.breaker.succeeded()
                 return answer
@@ -172,7 +185,15 @@ class Hops:
                 run.fell(hop.model, reason)
         return None
 
-    async def _call(self, hop: Hop, task: Task[D], messages: list[dict[str, str]], run: Run, said: list[str]) -> D:
+    async def _call(
+        self,
+        hop: Hop,
+        task: Task[D],
+        messages: list[dict[str, str]],
+        run: Run,
+        said: list[str],
+        listener: Listener | None,
+    ) -> D:
         library = await litellm()
         seconds = min(hop.timeout_s, run.ends_at - asyncio.get_running_loop().time())
         if seconds <= 0:
@@ -180,7 +201,9 @@ class Hops:
         reserved = await prices.cost_usd(hop.model, _most(messages, response_format(task)), MAX_ANSWER_TOKENS) or 0.0
         call_id = await run.ledger.reserve(hop.model, reserved)
         started = time.perf_counter()
-        outcome, tokens, cost_usd = "cancelled", (0, 0, 0), 0.0
+        outcome, reply = "cancelled", Reply(None, None, cost_usd=0.0)
+        watched = listener if listener and listener.listening else None
+        streaming = {"stream": True, "stream_options": {"include_usage": True}} if watched else {}
         try:
             async with http_client(seconds) as client, asyncio.timeout(seconds):
                 response = await library.acompletion(
@@ -194,23 +217,25 @@ class Hops:
                     max_tokens=MAX_ANSWER_TOKENS,
                     max_retries=0,
                     num_retries=0,
+                    **streaming,
                 )
-            tokens = _tokens(response.usage)
-            cost_usd = max(response._hidden_params.get("response_cost") or 0.0, 0.0)
-            if not all(0 <= each <= MOST_TOKENS for each in tokens):
-                tokens, cost_usd = (0, 0, 0), reserved
-            draft = _draft(task, response, said)
+                if watched:
+                    reply = Reply(None, None)  # it is being written, and nobody knows for how much
+                    reply = await written(response, watched)
+                else:
+                    reply = whole(response)
+            draft = _draft(task, reply, said)
             outcome = "answered"
         except BaseException as error:
             outcome = _reason(error)
             raise
         finally:
-            run.prompt_tokens += tokens[0]
-            run.completion_tokens += tokens[1]
-            run.cost_usd += cost_usd
+            run.prompt_tokens += reply.tokens[0]
+            run.completion_tokens += reply.tokens[1]
+            run.cost_usd += reply.cost_usd or 0.0
             took = round((time.perf_counter() - started) * 1000)
-            spent = reserved if outcome in _BILLED else cost_usd
-            await asyncio.shield(run.ledger.settle(call_id, outcome, Usage(*tokens, spent, took)))
+            spent = reserved if outcome in _BILLED or reply.cost_usd is None else reply.cost_usd
+            await asyncio.shield(run.ledger.settle(call_id, outcome, Usage(*reply.tokens, spent, took)))
         return draft
 
 
@@ -219,20 +244,14 @@ class _Calls:
         self.left = left
 
 
-def _draft(task: Task[D], response: Any, said: list[str]) -> D:
-    choice = response.choices[0]
-    if choice.finish_reason == "content_filter":
+def _draft(task: Task[D], reply: Reply, said: list[str]) -> D:
+    if reply.finish == "content_filter":
         raise InvalidAnswer("refused")
-    if isinstance(choice.message.content, str):
-        said.append(choice.message.content[:MAX_ANSWER_TOKENS])
-    if choice.finish_reason == "length":
+    if isinstance(reply.text, str):
+        said.append(reply.text[:MAX_ANSWER_TOKENS])
+    if reply.finish == "length":
         raise InvalidAnswer("cut_answer")
-    return parse_answer(task, choice.message.content)
-
-
-def _tokens(usage: Any) -> tuple[int, int, int]:
-    cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None)
-    return usage.prompt_tokens or 0, usage.completion_tokens or 0, cached or 0
+    return parse_answer(task, reply.text)
 
 
 def _most(messages: Sequence[dict[str, str]], schema: dict[str, Any]) -> int:

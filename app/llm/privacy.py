@@ -26,6 +26,9 @@ _SPACED = {"IBAN", "CARD", "PHONE", "ID", "NUMBER"}
 """Kinds whose values are the same with other spaces and dashes."""
 _NAME = rf"(?:{'|'.join(KINDS)})_[0-9]{{1,9}}(?:_[0-9]{{1,9}})?"
 _PLACEHOLDER = re.compile(rf"\[{_NAME}\]|{_NAME}", re.ASCII | re.IGNORECASE)
+# What the rest of a text might still make one of; words that only look so wait for their end too.
+_BEGUN = re.compile(r"\[?[a-z]{0,12}(?:_[0-9]{0,9}){0,2}\Z", re.ASCII | re.IGNORECASE)
+_LONGEST_NAME = len("[CONVERSATION_123456789_123456789]")
 _WORD = re.compile(r"[0-9a-z_]+|[^\W0-9a-z_]+")
 _ROLES = {word for role in UserType for word in (role.value, *role.value.split("_"))}
 
@@ -81,6 +84,11 @@ class Pseudonyms:
     def stand_in(self, text: str) -> bool:
         """Says whether a text has a placeholder of this conversation."""
         return any(match[0].strip("[]").upper() in self._values for match in _PLACEHOLDER.finditer(text))
+
+    def reveal_start(self, text: str) -> str:
+        """Returns the start of a text with the values, without its end if that may be the start of a placeholder."""
+        begun = _BEGUN.search(text, max(0, len(text) - _LONGEST_NAME))
+        return self.reveal_text(text[: begun.start()] if begun else text)
 
     def _revealed(self, part: Any) -> Any:
         if isinstance(part, BaseModel):

@@ -1,14 +1,16 @@
 """Summaries, what people think of them, and insights."""
 
-from typing import Annotated
+from collections.abc import Coroutine
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import TypeAdapter
 
 from app.routes.deps import Analyst, App, ConversationId, Member, Reader, json_body, read_json, reference, reply
-from app.routes.idempotency import Attempt, IdempotencyKey, once
+from app.routes.idempotency import Answer, Attempt, IdempotencyKey, once
 from app.routes.jobs import accepted
 from app.routes.problems import describe
+from app.routes.streams import DOCUMENTED, stream, wants_events
 from app.schemas.analyses import AnalysisRequest, Insights, Summary
 from app.schemas.feedback import Feedback, FeedbackIn
 from app.schemas.jobs import Job, JobRequest
@@ -26,13 +28,20 @@ Prefer = Annotated[str | None, Header(description="`respond-async`: answer with 
     operation_id="summarizeConversation",
     summary="Summarise a conversation",
     response_model=Summary,
-    responses={202: {"model": Job}, **describe(400, 401, 403, 404, 409, 413, 415, 422, 429, 503)},
+    responses={
+        200: {"content": DOCUMENTED},
+        202: {"model": Job},
+        **describe(400, 401, 403, 404, 409, 413, 415, 422, 429, 503),
+    },
     openapi_extra=json_body(reference(AnalysisRequest)),
 )
 async def summarize_conversation(
     request: Request, app: App, viewer: Analyst, key: IdempotencyKey = None, prefer: Prefer = None
 ) -> Response:
-    """Returns the conversation's summary, asking a model only if there is none or messages came or went after it."""
+    """Returns the conversation's summary, asking a model only if there is none or messages came or went after it.
+
+    With `Accept: text/event-stream` its text comes while it is written, if this instance is the one that asks a model.
+    """
     wanted = await read_json(request, _request)
     asynchronous = "respond-async" in {each.strip().lower() for each in (prefer or "").split(",")}
 
@@ -42,7 +51,12 @@ async def summarize_conversation(
             return accepted(await app.jobs.create(viewer, job))
         return reply(await app.summaries.make(viewer, wanted))
 
-    return (await once(request, app, viewer.caller, key, act, conversation_id=wanted.conversation_id)).response
+    def acting() -> Coroutine[Any, Any, Answer]:
+        return once(request, app, viewer.caller, key, act, conversation_id=wanted.conversation_id)
+
+    if not asynchronous and wants_events(request.headers.get("accept", "")):
+        return await stream(request, app, viewer, wanted.conversation_id, acting)
+    return (await acting()).response
 
 
 @router.get(

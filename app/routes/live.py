@@ -149,7 +149,7 @@ class _Socket:
                 await self._fail(problem)
 
     async def _watch(self) -> int:
-        await self._app.live.watch(self._feed, *self._shown)
+        await self._app.live.watch(self._viewer, *self._shown, self._feed)
         return POLICY_VIOLATION
 
     async def _act(self, message: Message) -> None:

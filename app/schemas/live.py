@@ -26,6 +26,20 @@ class NewMessage(Schema):
     message: Message
 
 
+class SummaryDelta(Schema):
+    """What was added to the text of a summary that is being written."""
+
+    type: Literal["summary.delta"] = "summary.delta"
+    text: str
+
+
+class SummaryRestarted(Schema):
+    """The text so far is void: a model failed, or another text was stored; ``reason`` is a stable word."""
+
+    type: Literal["summary.restarted"] = "summary.restarted"
+    reason: str
+
+
 class SummaryUpdated(Schema):
     """The summary that is stored now."""
 
@@ -47,7 +61,7 @@ class Failed(Schema):
     retry_after: int | None = None
 
 
-Event = Snapshot | NewMessage | SummaryUpdated | ConversationDeleted
+Event = Snapshot | NewMessage | SummaryDelta | SummaryRestarted | SummaryUpdated | ConversationDeleted
 
 
 class Command(Schema):

@@ -3,7 +3,7 @@
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeGuard, TypeVar
@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from app.db import Database
 from app.errors import NotFound, Problem
 from app.llm.gateway import Answer, Gateway, Update
+from app.llm.streaming import Listener
 from app.llm.tasks import Task
 from app.schemas.analyses import (
     AnalysisRequest,
@@ -97,6 +98,10 @@ class AnalysisService(ABC, Generic[D, B, R]):
     def _labels(self, body: B) -> tuple[Sentiment, Outcome, list[str]]:
         """Returns sentiment, outcome and keywords."""
 
+    def _writing(self, workspace_id: int, conversation_id: str) -> AbstractContextManager[Listener | None]:
+        """Returns who is told what a model writes."""
+        return nullcontext()
+
     async def get(self, viewer: Viewer, conversation_id: str) -> R:
         """Returns what is stored; raises ``NotFound`` if nothing was made."""
         found = await self._stored(viewer.workspace_id, conversation_id)
@@ -167,15 +172,17 @@ class AnalysisService(ABC, Generic[D, B, R]):
         ``anew`` is about the whole conversation, otherwise what is new may be enough.
         """
         reading = await self._read(viewer.workspace_id, conversation_id, anew=anew)
-        answer = await self._gateway.answer(
-            self.task,
-            reading.turns,
-            self._usage.ledger(viewer.caller, self.task.name),
-            reading.update,
-            redact=reading.redact,
-            conversation_id=conversation_id,
-        )
-        return await self._keep(reading, answer, claim_id)
+        with self._writing(viewer.workspace_id, conversation_id) as listener:
+            answer = await self._gateway.answer(
+                self.task,
+                reading.turns,
+                self._usage.ledger(viewer.caller, self.task.name),
+                reading.update,
+                redact=reading.redact,
+                conversation_id=conversation_id,
+                listener=listener,
+            )
+            return await self._keep(reading, answer, claim_id)
 
     async def _read(self, workspace_id: int, conversation_id: str, *, anew: bool) -> "_Reading[B, D]":
         keys = await self._workspaces.keys(workspace_id)

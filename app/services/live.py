@@ -27,6 +27,7 @@ from app.services.chats import opened
 from app.services.notices import topic
 from app.services.summaries import SummaryService
 from app.services.workspaces import WorkspaceService
+from app.services.writing import Reader
 
 QUIET_S = 2.0
 """How long no message may come before the summary is refreshed."""
@@ -67,17 +68,21 @@ class LiveService:
         async with self.db.read() as unit:
             await confirm(unit, viewer, Role.VIEWER)
         keys = await self._workspaces.keys(viewer.workspace_id)
-        with self.bus.subscribe(topic(keys, conversation_id)) as subscription:
-            feed = Feed(self, viewer, keys.conversation(conversation_id), subscription, on_quiet)
+        written = asyncio.Event()
+        with (
+            self.bus.subscribe(topic(keys, conversation_id)) as subscription,
+            self.summaries.writings.watch((viewer.workspace_id, conversation_id), written.set) as text,
+        ):
+            feed = Feed(self, viewer, keys.conversation(conversation_id), subscription, text, written, on_quiet)
             try:
                 yield feed
             finally:
                 feed.close()
 
-    async def watch(self, feed: "Feed", door: Door, credential: str) -> None:
-        """Returns when the credential of a feed's viewer is over; wakes the feed if a notice did not reach it."""
+    async def watch(self, viewer: Viewer, door: Door, credential: str, feed: "Feed | None" = None) -> None:
+        """Returns when a viewer's credential is over; wakes the feed, if there is one, whom a notice did not reach."""
         over = asyncio.get_running_loop().create_future()
-        self._watched[over] = _Watched(feed, door, credential)
+        self._watched[over] = _Watched(viewer, door, credential, feed)
         if len(self._watched) == 1:
             self._watching = asyncio.create_task(self._watch_all())
         try:
@@ -102,15 +107,16 @@ class LiveService:
                 return
 
     async def _look_at_all(self) -> None:
-        by_workspace: defaultdict[int, set[Feed]] = defaultdict(set)
+        by_workspace: defaultdict[int, list[_Watched]] = defaultdict(list)
         for each in self._watched.values():
-            by_workspace[each.feed.viewer.workspace_id].add(each.feed)
-        for workspace_id, feeds in by_workspace.items():
+            by_workspace[each.viewer.workspace_id].append(each)
+        for workspace_id, watched in by_workspace.items():
+            feeds = [each.feed for each in watched if each.feed]
             async with self.db.read() as unit:
-                gone = await unit.auth.gone(workspace_id, {feed.viewer for feed in feeds})
+                gone = await unit.auth.gone(workspace_id, {each.viewer for each in watched})
                 versions = await unit.live.versions(workspace_id, {feed.conversation_id for feed in feeds})
             for over, each in self._watched.items():
-                if each.feed.viewer in gone and not over.done():
+                if each.viewer in gone and not over.done():
                     over.set_result(None)
             for feed in feeds:
                 feed.compare(versions.get(feed.conversation_id))
@@ -122,9 +128,10 @@ class LiveService:
 class _Watched(NamedTuple):
     """Who is watched."""
 
-    feed: "Feed"
+    viewer: Viewer
     door: Door
     credential: str
+    feed: "Feed | None"
 
 
 class Feed:
@@ -136,9 +143,13 @@ class Feed:
         viewer: Viewer,
         cipher: ConversationCipher,
         subscription: Subscription,
+        text: Reader,
+        written: asyncio.Event,
         on_quiet: Callable[[], None],
     ) -> None:
         self._live = live
+        self._text = text
+        self._written = written
         self.viewer = viewer
         self._cipher = cipher
         self.conversation_id = cipher.conversation_id
@@ -169,8 +180,9 @@ class Feed:
 
     async def news(self) -> list[Event | Unavailable]:
         """Waits until there may be something new and returns it; ``Unavailable`` is said once an interruption."""
-        await self._subscription.wait()
-        interrupted, events = self._live.bus.interrupted, list[Event | Unavailable]()
+        if not await self._woken():
+            return list[Event | Unavailable](self._text.news())
+        interrupted, events = self._live.bus.interrupted, list[Event | Unavailable](self._text.news())
         try:
             events += await self._look()
         except Unavailable:
@@ -185,6 +197,17 @@ class Feed:
         """Wakes the feed if a conversation of this version is not what it has told."""
         if version != (self._created_at, self._count, self._summarised_at):
             self._subscription.wake()
+
+    async def _woken(self) -> bool:
+        """Waits until there may be something new; returns False if it is only a summary that is being written."""
+        waiting = [asyncio.ensure_future(each.wait()) for each in (self._subscription, self._written)]
+        try:
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waiting:
+                each.cancel()
+        self._written.clear()
+        return waiting[0].done()
 
     async def summarize(self, viewer: Viewer, request: AnalysisRequest) -> None:
         """Sees to it that the summary is fresh, and told if it was already."""
@@ -222,15 +245,18 @@ class Feed:
         if row.summarised_at and (self._repeat or row.summarised_at != self._summarised_at):
             self._repeat = False
             if summary := await self._summary():
-                events.append(SummaryUpdated(summary=summary))
+                events += [*self._text.finish(summary.summary), SummaryUpdated(summary=summary)]
         return events
 
     async def _anew(self) -> list[Event]:
         self.wait_for_quiet()
+        known = self._summarised_at
         try:
-            return [await self.snapshot()]
+            snapshot = await self.snapshot()
         except NotFound:
             return [ConversationDeleted()]
+        new = snapshot.summary if self._summarised_at != known else None
+        return [*(self._text.finish(new.summary) if new else []), snapshot]
 
     async def _summary(self) -> Summary | None:
         try:

@@ -1,19 +1,26 @@
 """Summaries."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
+from app.db import Database
 from app.errors import NotFound, Problem
 from app.llm.batch import Chat
+from app.llm.gateway import Gateway
+from app.llm.streaming import Listener
 from app.llm.tasks import SUMMARIES, SUMMARY
 from app.schemas.analyses import Summary, SummaryBody
 from app.schemas.drafts import SummaryDraft, Turn
-from app.schemas.enums import Outcome, Sentiment
+from app.schemas.enums import Outcome, Role, Sentiment
 from app.schemas.rows import AnalysisRow
 from app.schemas.viewer import Viewer
 from app.services.analyses import AnalysisService
+from app.services.auth import confirm
 from app.services.drafts import changes, checked_summary, draft_of
+from app.services.usage import UsageService
+from app.services.workspaces import WorkspaceService
+from app.services.writing import Reader, Writings
 
 
 class MadeTogether(NamedTuple):
@@ -30,6 +37,28 @@ class SummaryService(AnalysisService[SummaryDraft, SummaryBody, Summary]):
     """Summaries of the viewer's conversations."""
 
     kind, task, result = "summary", SUMMARY, Summary
+
+    def __init__(self, db: Database, workspaces: WorkspaceService, usage: UsageService, gateway: Gateway) -> None:
+        super().__init__(db, workspaces, usage, gateway)
+        self.writings = Writings()
+
+    @asynccontextmanager
+    async def watch(self, viewer: Viewer, conversation_id: str, wake: Callable[[], None]) -> AsyncIterator[Reader]:
+        """Yields a reader of the conversation's summary while it is written in this process.
+
+        Raises:
+            NotFound: if the conversation does not exist.
+            Unauthenticated, Forbidden: if the viewer, believed for some seconds, may not ask for it any more.
+        """
+        async with self._db.read() as unit:
+            await confirm(unit, viewer, Role.EDITOR)
+            if await unit.chats.conversation(viewer.workspace_id, conversation_id) is None:
+                raise NotFound("There is no such conversation.")
+        with self.writings.watch((viewer.workspace_id, conversation_id), wake) as reader:
+            yield reader
+
+    def _writing(self, workspace_id: int, conversation_id: str) -> AbstractContextManager[Listener | None]:
+        return self.writings.writing((workspace_id, conversation_id))
 
     async def make_together(self, viewer: Viewer, conversation_ids: Sequence[str], *, force: bool) -> MadeTogether:
         """Makes summaries of several short conversations with one prompt.

@@ -271,7 +271,9 @@ import app.main
 assert "litellm" not in sys.modules, "litellm is imported at start"
 from app.llm.provider import litellm
 from app.logs import configure_logs
-from tests.llm.test_gateway import SUMMARY, failure, gateway, grok_reply, open_providers, turn
+from dataclasses import replace
+from tests.llm.test_gateway import SUMMARY, failure, gateway, grok_reply, open_providers, summary_answer, turn
+from tests.llm.test_hops import Watching
 configure_logs("debug")
 async def main():
     await litellm()
@@ -282,6 +284,9 @@ async def main():
             providers.grok.reply = reply
             await gateway(providers.url).answer(SUMMARY, [turn("m1", "chat-canary")])
         assert len(providers.requests) == 15
+        for manner in ("cut", "end", "garbage"):
+            providers.grok.reply = replace(grok_reply(summary_answer(summary="chat-canary " * 50)), manner=manner)
+            await gateway(providers.url).answer(SUMMARY, [turn("m1", "chat-canary")], listener=Watching())
 asyncio.run(main(), debug=True)
 """
 
@@ -294,6 +299,6 @@ def test_a_process_loads_litellm_late_stays_off_the_network_and_logs_no_content(
     )
     assert run.returncode == 0, run.stderr[-2_000:]
     written = run.stdout + run.stderr
-    assert written.count('"model_failed"') == 15
+    assert written.count('"model_failed"') == 24
     for secret in ("chat-canary", LEAK, XAI_KEY, GEMINI_KEY, SUMMARY.prompt[:40]):
         assert secret not in written, secret

@@ -1,18 +1,22 @@
 """How often, for how long and in what parts providers are asked."""
 
 import asyncio
+import functools
 import itertools
 import json
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from app.llm import provider
 from app.llm.breaker import FAILURES, OPEN_S, Breaker
 from app.llm.gateway import Free, Gateway
 from app.llm.hops import MOST_CALLS, Hop
 from app.llm.local.engine import LOCAL_MODEL
+from app.llm.streaming import SHOW_S
 from app.llm.tasks import INSIGHTS, SUMMARY, Task
 from app.schemas.drafts import Turn
 from tests.llm.test_gateway import GEMINI, GROK, TURNS, turn
@@ -221,3 +225,84 @@ async def test_the_answer_comes_within_the_deadline_whatever_providers_do(provid
             answer = await gateway(providers, room=room, deadline_s=1.0).answer(SUMMARY, turns)
         assert answer.provenance.model == LOCAL_MODEL
         assert {each.reason for each in answer.provenance.fallbacks} == {"timeout"}
+
+
+async def test_who_does_not_wait_for_litellm_gets_an_answer_and_it_is_loaded_all_the_same(
+    providers: Providers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded, may_load, load = threading.Event(), threading.Event(), provider._load
+
+    @functools.cache
+    def slowly() -> Any:
+        may_load.wait()
+        loaded.set()
+        return load()
+
+    monkeypatch.setattr(provider, "_load", slowly)
+    asked = gateway(providers, deadline_s=0.2)
+    try:
+        async with asyncio.timeout(2.2):
+            answer = await asked.answer(SUMMARY, TURNS)
+        assert answer.provenance.model == LOCAL_MODEL
+        assert [(each.model, each.reason) for each in answer.provenance.fallbacks] == [(GROK, "timeout")]
+        assert not providers.requests
+    finally:
+        may_load.set()
+    assert await asyncio.to_thread(loaded.wait, 20)
+    assert (await gateway(providers).answer(SUMMARY, TURNS)).provenance.model == GROK
+
+
+# Streams
+
+
+class Watching:
+    """A listener who writes down what is told, as long as there is one."""
+
+    def __init__(self, *, listening: bool = True) -> None:
+        self.listening = listening
+        self.told: list[str] = []
+
+    def wrote(self, text: str) -> None:
+        self.told.append(text)
+
+    def restarted(self, reason: str) -> None:
+        self.told.append(f"restarted: {reason}")
+
+
+async def test_ten_thousand_small_chunks_are_told_now_and_then(providers: Providers) -> None:
+    said = summary_answer(summary="".join(f"{number:05}" for number in range(2_000)))
+    providers.grok.reply = grok_reply(said, pieces=list(json.dumps(said)))
+    watching, turns_of_the_loop, loop = Watching(), 0, asyncio.get_running_loop()
+
+    async def count() -> None:
+        nonlocal turns_of_the_loop
+        while True:
+            await asyncio.sleep(0)
+            turns_of_the_loop += 1
+
+    counting = asyncio.create_task(count())
+    began = loop.time()
+    answer = await gateway(providers).answer(SUMMARY, TURNS, listener=watching)
+    took_s = loop.time() - began
+    counting.cancel()
+    assert answer.draft.model_dump() == said
+    assert all(later.startswith(earlier) for earlier, later in itertools.pairwise(watching.told))
+    assert watching.told[-1] == said["summary"]
+    assert len(watching.told) <= took_s / SHOW_S + 2
+    assert turns_of_the_loop > 50
+
+
+async def test_without_anybody_there_nothing_is_streamed_and_the_end_is_told(providers: Providers) -> None:
+    watching = Watching(listening=False)
+    await gateway(providers).answer(SUMMARY, TURNS, listener=watching)
+    assert watching.told == [summary_answer()["summary"]]
+    assert "stream" not in providers.requests[0].body
+
+
+async def test_a_field_that_comes_twice_is_shown_as_it_counts(providers: Providers) -> None:
+    said = json.dumps(summary_answer(summary="The last one."))
+    providers.grok.reply = grok_reply('{"summary": "The first one.", ' + said[1:])
+    providers.grok.reply = replace(providers.grok.reply, manner="drip")
+    watching = Watching()
+    answer = await gateway(providers).answer(SUMMARY, TURNS, listener=watching)
+    assert answer.draft.summary == watching.told[-1] == "The last one."

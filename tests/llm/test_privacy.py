@@ -260,3 +260,16 @@ def test_a_thousand_ids_of_one_beginning_take_no_longer() -> None:
     names = Pseudonyms(turns)
     assert time.process_time() - started < 10
     assert [names.reveal_text(each.text) for each in names.hidden[:2]] == [turns[0].text] * 2
+
+
+@given(st.text(st.sampled_from("[]_ 0123456789USERMAILPHONEuser.😀"), max_size=60), st.data())
+@example("[EMAIL_1] USER_1_2 xEMAIL_1EMAIL_1_ [EMAIL_12] email_1", None)
+@example("CONVERSATION_123456789_1234567890", None)
+def test_the_start_of_a_text_shows_nothing_that_the_whole_does_not(text: str, data: st.DataObject | None) -> None:
+    names = Pseudonyms([turn("Write to ana@example.com or +44 20 7946 0958, Ana.")], "order-1042")
+    if data:
+        name = st.sampled_from(["[EMAIL_1]", "EMAIL_1", "[PHONE_1]", "USER_1", "[user_1_2]", "[CONVERSATION_1]"])
+        text = "".join(data.draw(st.lists(st.one_of(st.just(text), name), max_size=6)))
+    whole = names.reveal_text(text)
+    for place in range(len(text) + 1):
+        assert whole.startswith(names.reveal_start(text[:place])), text[:place]

@@ -185,13 +185,14 @@ async def test_an_editor_sends_messages_and_asks_for_summaries(url: str, workspa
             assert (await each.next())["message"] == fields
         for _ in range(2):  # the second time it is there already
             await editor.send("summarize")
-            told = await editor.next()
+            *_, told = await editor.until("summary.updated")
             assert told["summary"] == (await workspace.viewer.get("/chats/c1/summary")).json()
-        assert await reader.next() == told
+        assert (await reader.until("summary.updated"))[-1] == told
         await editor.send("summarize", force=True)
-        forced = await editor.next()
+        *written, forced = await editor.until("summary.updated")
+        assert written == [{"type": "summary.delta", "text": forced["summary"]["summary"]}]
         assert forced["summary"]["updated_at"] > told["summary"]["updated_at"]
-        assert await reader.next() == forced
+        assert await reader.until("summary.updated") == [*written, forced]
 
 
 WRONG: dict[str, tuple[str | bytes, str]] = {
@@ -221,7 +222,7 @@ async def test_what_cannot_be_read_is_answered_and_the_socket_goes_on(url: str, 
         await editor.send("message", **other)
         assert await editor.refusal() == "message_conflict"
         await editor.send("summarize")
-        assert (await editor.next())["type"] == "summary.updated"
+        assert len(await editor.until("summary.updated")) == 2
 
 
 async def test_an_oversized_frame_ends_the_socket(url: str, workspace: Workspace) -> None:

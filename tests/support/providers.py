@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,10 @@ LEAK = "provider-text-canary"
 
 @dataclass(frozen=True)
 class Reply:
-    """What a stand-in does with a request; ``manner`` is how it sends the body."""
+    """What a stand-in does with a request; ``manner`` is how it sends the body.
+
+    Who asks for a stream gets the ``events``, if there are any.
+    """
 
     body: bytes
     status: int = 200
@@ -26,6 +29,7 @@ class Reply:
     location: str = ""
     retry_after: str = ""
     encoding: str = "identity"
+    events: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,40 +73,73 @@ def grok_reply(
     prompt_tokens: int = 1_000,
     completion_tokens: int = 100,
     cached_tokens: int = 0,
+    pieces: Sequence[str] = (),
 ) -> Reply:
-    """Returns a chat completion of xAI's; ``content`` is sent as JSON unless it is text or None."""
-    message = {"role": "assistant", "content": _text(content)}
-    details = {"prompt_tokens_details": {"cached_tokens": cached_tokens}} if cached_tokens else {}
-    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, **details}
-    body = {
-        "id": "x",
-        "object": "chat.completion",
-        "created": 1,
-        "model": "grok-4.3",
-        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
-        "usage": {**usage, "total_tokens": prompt_tokens + completion_tokens},
-    }
-    return Reply(json.dumps(body).encode())
+    """Returns a chat completion of xAI's; ``content`` is sent as JSON unless it is text or None.
 
-
-def gemini_reply(content: object, *, finish: str = "STOP", cached_tokens: int = 0) -> Reply:
-    """Returns a ``generateContent`` answer of Gemini's."""
+    In a stream it comes in ``pieces``, and what it took last of all.
+    """
     text = _text(content)
-    usage = {"promptTokenCount": 2_000, "candidatesTokenCount": 200, "totalTokenCount": 2_200}
-    if cached_tokens:
-        usage["cachedContentTokenCount"] = cached_tokens
-    body = {
-        "candidates": [
-            {
-                "index": 0,
-                "finishReason": finish,
-                "content": {"role": "model", "parts": [{"text": text}] if text else []},
-            }
-        ],
-        "usageMetadata": usage,
-        "modelVersion": "gemini-2.5-flash",
+    details = {"prompt_tokens_details": {"cached_tokens": cached_tokens}} if cached_tokens else {}
+    usage = {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+        **details,
     }
-    return Reply(json.dumps(body).encode())
+    head = {"id": "x", "created": 1, "model": "grok-4.3"}
+    message = {"role": "assistant", "content": text}
+    choice = {"index": 0, "message": message, "finish_reason": finish}
+    body = {**head, "object": "chat.completion", "choices": [choice], "usage": usage}
+
+    def chunk(delta: dict[str, str], finish: str | None = None) -> dict[str, object]:
+        choice = {"index": 0, "delta": delta, "finish_reason": finish}
+        return {**head, "object": "chat.completion.chunk", "choices": [choice]}
+
+    chunks = [
+        chunk({"role": "assistant", "content": ""}),
+        *(chunk({"content": piece}) for piece in pieces or _pieces(text)),
+        chunk({}, finish),
+        {**head, "object": "chat.completion.chunk", "choices": [], "usage": usage},
+    ]
+    events = *(_event(json.dumps(each)) for each in chunks), _event("[DONE]")
+    return Reply(json.dumps(body).encode(), events=events)
+
+
+def gemini_reply(content: object, *, finish: str = "STOP", cached_tokens: int = 0, pieces: Sequence[str] = ()) -> Reply:
+    """Returns a ``generateContent`` answer of Gemini's; in a stream it comes in ``pieces``."""
+    text = _text(content)
+    cached = {"cachedContentTokenCount": cached_tokens} if cached_tokens else {}
+
+    def answer(parts: list[dict[str, str]], tokens: int, **more: str) -> dict[str, object]:
+        return {
+            "candidates": [{"index": 0, "content": {"role": "model", "parts": parts}, **more}],
+            "usageMetadata": {
+                "promptTokenCount": 2_000,
+                "candidatesTokenCount": tokens,
+                "totalTokenCount": 2_000 + tokens,
+                **cached,
+            },
+            "modelVersion": "gemini-2.5-flash",
+        }
+
+    body = answer([{"text": text}] if text else [], 200, finishReason=finish)
+    *before, last = pieces or _pieces(text) or [""]
+    chunks = [
+        *(answer([{"text": piece}], number) for number, piece in enumerate(before)),
+        answer([{"text": last}] if last else [], 200, finishReason=finish),
+    ]
+    return Reply(json.dumps(body).encode(), events=tuple(_event(json.dumps(each), "\r\n") for each in chunks))
+
+
+def _pieces(text: str | None) -> list[str]:
+    text = text or ""
+    step = max(7, len(text) // 100)
+    return [text[place : place + step] for place in range(0, len(text), step)]
+
+
+def _event(data: str, end: str = "\n") -> bytes:
+    return f"data: {data}{end}{end}".encode()
 
 
 def failure(status: int, *, code: str = "boom", manner: str = "whole") -> Reply:
@@ -117,13 +154,21 @@ def _text(content: object) -> str | None:
 
 @dataclass
 class StandIn:
-    """One provider: what it was sent, what it replies (``replies`` first), and a gate that its replies wait for."""
+    """One provider: what it was sent, what it replies (``replies`` first), and a gate that its replies wait for.
+
+    A stream waits in the middle for the ``middle`` gate.
+    """
 
     reply: Reply
     replies: list[Reply] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     asked: asyncio.Event = field(default_factory=asyncio.Event)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    middle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self.gate.set()
+        self.middle.set()
 
     def respond(self, request: Request) -> Reply:
         """Returns what is replied to a request."""
@@ -163,8 +208,6 @@ class Providers:
 async def open_providers() -> AsyncIterator[Providers]:
     """Yields stand-ins for Grok and Gemini, both failing until they are told what to reply."""
     providers = Providers(StandIn(failure(503)), StandIn(failure(503)))
-    providers.grok.gate.set()
-    providers.gemini.gate.set()
     running: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -173,7 +216,11 @@ async def open_providers() -> AsyncIterator[Providers]:
         side.requests.append(request)
         side.asked.set()
         await side.gate.wait()
-        await _send(side.respond(request), writer)
+        reply = side.respond(request)
+        if reply.events and (request.body.get("stream") or ":streamGenerateContent?alt=sse" in request.target):
+            await _stream(reply, writer, side.middle)
+        else:
+            await _send(reply, writer)
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async def connection() -> None:
@@ -201,6 +248,31 @@ async def _read(reader: asyncio.StreamReader) -> Request:
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     body = await reader.readexactly(int(headers.get("content-length", 0)))
     return Request(first.split()[1], headers, json.loads(body))
+
+
+async def _stream(reply: Reply, writer: asyncio.StreamWriter, middle: asyncio.Event) -> None:
+    """Sends a reply's events in chunks (RFC 9112, section 7.1)."""
+    writer.write(b"HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\nConnection: close\r\n")
+    writer.write(b"Transfer-Encoding: chunked\r\n\r\n")
+    for number, event in enumerate(reply.events):
+        if number == len(reply.events) // 2:
+            await writer.drain()
+            await middle.wait()
+            match reply.manner:
+                case "cut":
+                    return
+                case "end":
+                    break
+                case "hang":
+                    await asyncio.Event().wait()
+                case "garbage":
+                    event = b"data: {nonsense\n\ndata\n\n\xff\n\n"
+        writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+        if reply.manner == "drip":
+            await writer.drain()
+            await asyncio.sleep(0.05)
+    writer.write(b"0\r\n\r\n")
+    await writer.drain()
 
 
 async def _send(reply: Reply, writer: asyncio.StreamWriter) -> None:
