@@ -150,7 +150,7 @@ class Feed:
         self._live = live
         self._text = text
         self._written = written
-        self.viewer = viewer
+        self._viewer = viewer
         self._cipher = cipher
         self.conversation_id = cipher.conversation_id
         self._subscription = subscription
@@ -168,7 +168,7 @@ class Feed:
         """Returns the conversation as it is, and tells from there on; raises ``NotFound``."""
         async with self._live.readers, self._live.db.read() as unit:
             found = await unit.live.newest(
-                self.viewer.workspace_id, self.conversation_id, READ_AT_ONCE, READ_BYTES, REMEMBERED + 1
+                self._viewer.workspace_id, self.conversation_id, READ_AT_ONCE, READ_BYTES, REMEMBERED + 1
             )
         if found is None or self._created_at not in (None, found[0].created_at):
             raise NotFound("There is no such conversation.")
@@ -229,7 +229,7 @@ class Feed:
     async def _look(self) -> list[Event]:
         known = self._floor, self._told
         async with self._live.readers, self._live.db.read() as unit:
-            row = await unit.live.new(self.viewer.workspace_id, self.conversation_id, READ_AT_ONCE, READ_BYTES, *known)
+            row = await unit.live.new(self._viewer.workspace_id, self.conversation_id, READ_AT_ONCE, READ_BYTES, *known)
         if row is None or row.created_at != self._created_at:
             return [ConversationDeleted()]
         events: list[Event] = [NewMessage(message=message) for message in self._opened(row)]
@@ -260,7 +260,7 @@ class Feed:
 
     async def _summary(self) -> Summary | None:
         try:
-            found = await self._live.summaries.get(self.viewer, self.conversation_id)
+            found = await self._live.summaries.get(self._viewer, self.conversation_id)
         except NotFound:
             return None
         self._summarised_at = found.updated_at
