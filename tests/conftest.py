@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import ExitStack, asynccontextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -173,15 +174,27 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
         yield built
 
 
-@pytest.fixture
-async def app(services: Services) -> AsyncIterator[FastAPI]:
+@cache
+def _application(*_looked_at: object) -> FastAPI:
+    """Returns the application for a configuration; the first request to one takes as long as many others."""
+
     @asynccontextmanager
     async def open_services() -> AsyncIterator[Services]:
-        yield services
+        yield _services[-1]
 
-    application = create_app(open_services)
+    return create_app(open_services)
+
+
+_services: list[Services] = []
+
+
+@pytest.fixture
+async def app(services: Services) -> AsyncIterator[FastAPI]:
+    application = _application(services.base_url, services.cors_origins, services.trusted_proxies)
+    _services.append(services)
     async with application.router.lifespan_context(application):
         yield application
+    _services.pop()
 
 
 @pytest.fixture

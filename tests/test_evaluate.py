@@ -16,7 +16,7 @@ import pytest
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
-from app.__main__ import cli
+from app.__main__ import cli, out
 from app.errors import ConfigurationError
 from app.factory import Services
 from app.llm.tasks import PROMPTS, SUMMARY, summary_task
@@ -64,10 +64,10 @@ async def providers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> AsyncIte
             "DATA_DIR": str(tmp_path / "data"),
             "MASTER_KEY": MASTER_KEY,
             "SECRET_KEY": SECRET_KEY,
-            "COLUMNS": "100",
         }
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setattr(out, "width", 100)  # it has been measured by now, wherever this runs
         opened.grok.reply = grok_reply(summary_answer())
         opened.gemini.reply = gemini_reply(summary_answer())
         yield opened
