@@ -5,6 +5,7 @@ import base64
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from urllib.parse import quote
 
 import asyncpg
@@ -13,17 +14,19 @@ import psycopg
 import pytest
 import structlog
 from authlib.integrations.httpx_client import AsyncOAuth2Client
-from fastapi import FastAPI, Response
+from fastapi import Response
 from pydantic import SecretStr
 
 from app import factory
 from app.db import SESSION
+from app.factory import Services
+from app.main import create_app
 from app.schemas.enums import Role
 from app.settings import Settings
 from tests.conftest import LOG, come_out
 from tests.house.principals import House, bearer
 from tests.support import canaries
-from tests.support.api import Workspace, message
+from tests.support.api import Workspace, client, message
 from tests.support.canaries import CANARIES, SETTINGS, Kind
 
 PLANTED = {kind: f"planted/{kind.name.lower()}+canary=" for kind in Kind}
@@ -71,7 +74,7 @@ def test_a_key_in_hexadecimal_is_found_as_its_bytes() -> None:
 
 async def test_every_kind_is_found_in_every_place(
     request: pytest.FixtureRequest,
-    app: FastAPI,
+    services: Services,
     workspace: Workspace,
     settings: Settings,
     postgresql: psycopg.Connection,
@@ -84,8 +87,10 @@ async def test_every_kind_is_found_in_every_place(
         structlog.get_logger("app").warning("leak", secrets=secrets)
         return Response(secrets, 403, {"X-Leak": secrets})
 
-    app.add_api_route("/leak", leak)
-    assert (await workspace.viewer.get("/leak")).status_code == 403
+    leaking = create_app(lambda: nullcontext(services))
+    leaking.add_api_route("/leak", leak)
+    async with leaking.router.lifespan_context(leaking), client(leaking, workspace.keys[Role.VIEWER]) as viewer:
+        assert (await viewer.get("/leak")).status_code == 403
     assert settings.database_url
     connection = await asyncpg.connect(settings.database_url.get_secret_value(), server_settings=SESSION)
     await connection.execute(f"SELECT '{secrets}'")

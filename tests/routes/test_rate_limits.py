@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from app.db import Database
 from app.factory import Services
+from app.main import create_app
 from app.schemas.enums import Role
 from app.services import auth
 from app.services.rate_limits import RateClass, RateLimits
@@ -410,13 +411,14 @@ async def test_only_trusted_proxies_say_where_a_request_is_from(
         assert counted == [expected], (peer, forwarded)
 
 
-async def test_without_trusted_proxies_no_forwarded_address_is_believed(app: FastAPI, services: Services) -> None:
-    app.state.services = replace(services, trusted_proxies=())
-    for peer in ("10.0.0.1", "127.0.0.1", "::1"):
-        for number in range(4):
-            async with from_address(app, peer) as anonymous:
-                answer = await anonymous.get("/chats", headers={"X-Forwarded-For": f"198.51.100.{number}"})
-            assert answer.status_code == (401 if number < 3 else 429)
+async def test_without_trusted_proxies_no_forwarded_address_is_believed(services: Services) -> None:
+    app = create_app(lambda: nullcontext(replace(services, trusted_proxies=())))
+    async with app.router.lifespan_context(app):
+        for peer in ("10.0.0.1", "127.0.0.1", "::1"):
+            for number in range(4):
+                async with from_address(app, peer) as anonymous:
+                    answer = await anonymous.get("/chats", headers={"X-Forwarded-For": f"198.51.100.{number}"})
+                assert answer.status_code == (401 if number < 3 else 429)
 
 
 async def test_an_ipv6_network_is_one_address(app: FastAPI) -> None:
