@@ -141,10 +141,11 @@ class Database:
                     UsageRepository(connection),
                     WorkspaceRepository(connection),
                 )
-                topics: set[str] = set()
+                begun, topics = not transaction, set[str]()
                 try:
                     if transaction:
                         async with driver.transaction():
+                            begun = True
                             yield unit
                             topics = unit.topics  # who is cancelled from here on may be committed all the same
                     else:
@@ -152,6 +153,9 @@ class Database:
                 finally:
                     if topics:
                         self.on_commit(topics)
+                    # Called off while it began or ended: the next transactions would run inside this one, uncommitted.
+                    if not begun or driver.is_in_transaction():
+                        driver.terminate()
                     if driver.is_closed():
                         await connection.invalidate()
         except Exception as error:

@@ -21,7 +21,7 @@ from app.factory import Services
 from app.routes.problems import problem_response
 
 STREAMS = ("application/x-ndjson", "text/csv")
-ACCOUNT_PATHS = ("/auth/", "/workspace/")
+ACCOUNT_PATHS = ("/auth/", "/workspace")
 ACCOUNT_BODY_BYTES = 2**16
 CREDENTIAL_NAMES = {
     *("access_token", "api_key", "apikey", "authorization", "jwt", "key", "refresh_token", "token", "x-api-key"),

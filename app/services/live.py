@@ -83,7 +83,7 @@ class LiveService:
         """Returns when a viewer's credential is over; wakes the feed, if there is one, whom a notice did not reach."""
         over = asyncio.get_running_loop().create_future()
         self._watched[over] = _Watched(viewer, door, credential, feed)
-        if len(self._watched) == 1:
+        if self._watching is None or self._watching.done():
             self._watching = asyncio.create_task(self._watch_all())
         try:
             await over
@@ -91,6 +91,7 @@ class LiveService:
             del self._watched[over]
             if not self._watched and self._watching:
                 self._watching.cancel()
+                self._watching = None
 
     async def _watch_all(self) -> None:
         """Looks at everybody's together: one by one, hundreds of idle readers would keep the database busy."""
@@ -98,8 +99,6 @@ class LiveService:
             await asyncio.sleep(WATCH_S)
             try:
                 await self._look_at_all()
-            except Unavailable:
-                pass  # nothing is told meanwhile either
             except Exception as error:  # noqa: BLE001 — nobody goes on unwatched
                 for over in self._watched:
                     if not over.done():
@@ -112,9 +111,12 @@ class LiveService:
             by_workspace[each.viewer.workspace_id].append(each)
         for workspace_id, watched in by_workspace.items():
             feeds = [each.feed for each in watched if each.feed]
-            async with self.db.read() as unit:
-                gone = await unit.auth.gone(workspace_id, {each.viewer for each in watched})
-                versions = await unit.live.versions(workspace_id, {feed.conversation_id for feed in feeds})
+            try:
+                async with self.db.read() as unit:
+                    gone = await unit.auth.gone(workspace_id, {each.viewer for each in watched})
+                    versions = await unit.live.versions(workspace_id, {feed.conversation_id for feed in feeds})
+            except Unavailable:
+                continue  # nothing is told meanwhile either
             for over, each in self._watched.items():
                 if each.viewer in gone and not over.done():
                     over.set_result(None)
@@ -173,9 +175,10 @@ class Feed:
         if found is None or self._created_at not in (None, found[0].created_at):
             raise NotFound("There is no such conversation.")
         row, sequences = found
+        # First of all: what counts as told before something fails is never told.
+        summary = await self._summary() if row.summarised_at else None
         self._told, self._floor = sequences[:REMEMBERED], max(sequences[REMEMBERED:], default=-1)
         self._count, self._created_at = row.conversation.message_count, row.created_at
-        summary = await self._summary() if row.summarised_at else None
         return Snapshot(conversation=row.conversation, messages=self._opened(row), summary=summary)
 
     async def news(self) -> list[Event | Unavailable]:
@@ -232,20 +235,24 @@ class Feed:
             row = await unit.live.new(self._viewer.workspace_id, self.conversation_id, READ_AT_ONCE, READ_BYTES, *known)
         if row is None or row.created_at != self._created_at:
             return [ConversationDeleted()]
+        count = self._count + len(row.messages)
+        if count != row.conversation.message_count and not row.messages:
+            return await self._anew()
+        # First of all: what counts as told before something fails is never told.
+        renewed = row.summarised_at and (self._repeat or row.summarised_at != self._summarised_at)
+        summary = await self._summary() if renewed else None
         events: list[Event] = [NewMessage(message=message) for message in self._opened(row)]
         if row.messages:
             ordered = sorted([*self._told, *(message.sequence for message in row.messages)])
             self._told, self._floor = ordered[-REMEMBERED:], max([self._floor, *ordered[:-REMEMBERED]])
-            self._count += len(row.messages)
+            self._count = count
             self.wait_for_quiet()
-        if self._count != row.conversation.message_count:
-            if not row.messages:
-                return await self._anew()
+        if count != row.conversation.message_count:
             self._subscription.wake()  # there are more
-        if row.summarised_at and (self._repeat or row.summarised_at != self._summarised_at):
+        if renewed:
             self._repeat = False
-            if summary := await self._summary():
-                events += [*self._text.finish(summary.summary), SummaryUpdated(summary=summary)]
+        if summary:
+            events += [*self._text.finish(summary.summary), SummaryUpdated(summary=summary)]
         return events
 
     async def _anew(self) -> list[Event]:

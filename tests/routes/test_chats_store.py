@@ -8,8 +8,14 @@ import httpx
 import psycopg
 import pytest
 
+from app.errors import NotFound
+from app.factory import build
 from app.schemas.base import CONTENT_BYTES
-from app.schemas.chats import BATCH_SIZE
+from app.schemas.chats import BATCH_SIZE, MessageIn
+from app.schemas.enums import Role
+from app.schemas.viewer import Viewer
+from app.settings import Settings
+from tests.conftest import url_of
 from tests.support.api import Workspace, message
 
 CONTENTS = {
@@ -250,3 +256,22 @@ async def test_deleting_while_messages_come_leaves_whole_conversations(
     )
     assert rows.fetchone() == (0,)
     assert (await post(workspace, batches[0])).status_code == 201
+
+
+async def test_a_write_that_is_called_off_at_whichever_step_takes_no_other_along(
+    workspace: Workspace, settings: Settings, postgresql: psycopg.Connection
+) -> None:
+    """All go through one connection, on which the one called off may have begun a transaction."""
+    alone = settings.model_copy(update={"database_pool_size": 1})
+    async with build(alone, url_of(postgresql)) as services:
+        viewer = Viewer((await services.workspaces.all())[0].workspace_id, Role.EDITOR)
+        for step in range(60):
+            writing = asyncio.create_task(services.chats.delete(viewer, "nothing"))
+            for _ in range(step):
+                await asyncio.sleep(0)
+            writing.cancel()
+            await asyncio.wait({writing})
+            assert writing.cancelled() or isinstance(writing.exception(), NotFound)
+            await services.chats.store(viewer, [MessageIn(**message(message_id=f"m{step}"))])
+            postgresql.rollback()
+            assert postgresql.execute("SELECT count(*) FROM messages").fetchone() == (step + 1,)

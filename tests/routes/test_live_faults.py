@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -17,9 +18,13 @@ from pydantic import SecretStr
 
 from app import bus
 from app.embedded import embedded_server
-from app.factory import build
+from app.errors import Unavailable
+from app.factory import Services, build
 from app.routes import live as routes
+from app.schemas.analyses import Summary
 from app.schemas.enums import Role
+from app.schemas.live import NewMessage, SummaryUpdated
+from app.schemas.viewer import Viewer
 from app.services import live
 from app.settings import Settings
 from tests.conftest import migrate
@@ -208,3 +213,30 @@ async def test_sockets_outlive_a_restart_of_postgresql(settings: Settings, monke
                 while (await client.post("/chats", json=message(message_id="m3"))).status_code != 201:
                     pass
                 assert await reader.messages(1) == ["m3"]
+
+
+@pytest.mark.usefixtures("conversation")
+async def test_what_is_new_when_a_look_fails_is_told_at_the_next(
+    workspace: Workspace, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    viewer = Viewer((await services.workspaces.all())[0].workspace_id, Role.VIEWER)
+    monkeypatch.setattr(live, "RETRY_S", 0.0)
+    get = services.summaries.get
+    failures = [Unavailable("Not now.")]
+
+    async def sometimes(*where: Any) -> Summary:
+        if failures:
+            raise failures.pop()
+        return await get(*where)
+
+    monkeypatch.setattr(services.summaries, "get", sometimes)
+    async with services.live.open(viewer, "c1", lambda: None) as feed:
+        await feed.snapshot()
+        await workspace.editor.post("/chats", json=message(message_id="m2"))
+        await workspace.editor.post("/chats/summarize", json={"conversation_id": "c1"})
+        failures[:] = [Unavailable("Not now.")]
+        told: list[object] = []
+        async with asyncio.timeout(20):
+            while not any(isinstance(event, SummaryUpdated) for event in told):
+                told += await feed.news()
+    assert [event.message.message_id for event in told if isinstance(event, NewMessage)] == ["m2"]
