@@ -45,6 +45,8 @@ SUBPROTOCOL = "bearer"
 """What a page offers before its access token: `new WebSocket(url, ["bearer", token])`; it is what is agreed on."""
 SLOW_S = 10.0
 """How long a client may leave the network's buffers full."""
+ENDING_S = 1.0
+"""How long the making of a summary may go on after it was told."""
 NORMAL, POLICY_VIOLATION, TRY_AGAIN_LATER = 1000, 1008, 1013
 """Why a socket is closed (RFC 6455, section 7.4.1, and IANA's registry)."""
 
@@ -165,8 +167,10 @@ class _Socket:
             await self._app.chats.store(viewer, [self._about(MessageIn, command)], single=True)
             return
         request = self._about(AnalysisRequest, command)
-        if self._summarising and not self._summarising.done():
-            raise StillRunning("The summary is being made. It will be told.")
+        if self._summarising:
+            await asyncio.wait({self._summarising}, timeout=ENDING_S)
+            if not self._summarising.done():
+                raise StillRunning("The summary is being made. It will be told.")
         await spend(self._websocket, self._app, RateClass.LLM, viewer.caller)
         self._begin(self._feed.summarize(viewer, request))
 
