@@ -20,6 +20,8 @@ from app.__main__ import cli, out
 from app.errors import ConfigurationError
 from app.factory import Services
 from app.llm.tasks import PROMPTS, SUMMARY, summary_task
+from app.services import evaluation
+from app.services.drafts import checked_summary
 from app.settings import ROOT, Settings
 from tests.conftest import MASTER_KEY, SECRET_KEY, url_of
 from tests.support.api import Workspace, message
@@ -180,6 +182,23 @@ async def test_garbage_half_of_the_time_is_shown_and_quotes_are_checked(provider
     assert parts(row, "calls", "schema_failures", "schema_failure_rate", "failures") == (8, 4, 0.5, 0)
     assert parts(row, "evidence_items", "evidence_rate") == (16, 0.5)
     assert row["cost_usd_per_dialogue"] == pytest.approx(2 * GROK_USD)
+
+
+@pytest.mark.usefixtures("providers")
+async def test_a_dialogue_that_fails_on_our_side_does_not_end_the_rest(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: list[object] = []
+
+    def check(*given: Any) -> Any:
+        if not failed:
+            failed.append(given)
+            raise RuntimeError
+        return checked_summary(*given)
+
+    monkeypatch.setattr(evaluation, "checked_summary", check)
+    [row] = (await figures(file, "--model", GROK))["rows"]
+    assert parts(row, "dialogues", "calls", "failures", "failure_reasons") == (4, 4, 1, {"internal": 1})
 
 
 @pytest.fixture
