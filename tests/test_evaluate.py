@@ -219,7 +219,7 @@ async def test_a_model_that_is_down_fails_and_the_others_go_on(providers: Provid
     )
     assert grok["cost_usd"] == 0
     assert parts(gemini, "failures", "failure_reasons", "with_references") == (1, {"rejected": 1}, 7)
-    assert gemini["cost_usd_per_dialogue"] == pytest.approx(GEMINI_USD * 7 / 8)
+    assert gemini["cost_usd"] > GEMINI_USD * 7 + 16_384 * 2.5e-6, "nobody knows what the call that broke off cost"
     shown = await evaluate(eight, "--model", GROK, "--yes")
     assert "unauthorized 8" in shown.stdout
     assert "100.0" in shown.stdout

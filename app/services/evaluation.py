@@ -177,7 +177,7 @@ class _Counted:
         self._ledger = ledger
         self.calls: list[Call] = []
 
-    async def reserve(self, model: str, cost_usd: float) -> int:
+    async def reserve(self, model: str, cost_usd: float | None) -> int:
         return await self._ledger.reserve(model, cost_usd)
 
     async def settle(self, call_id: int, outcome: str, usage: Usage) -> None:
