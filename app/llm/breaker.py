@@ -17,25 +17,34 @@ class Breaker:
         self._clock = clock
         self._failures = 0
         self._opens_at = 0.0
+        self._tries_until = 0.0
 
     def allows(self) -> bool:
-        """Says whether a call may be made; the first one after a while keeps others away until it is known."""
+        """Says whether a call may be made, which then has to be noted.
+
+        The first one after a while keeps others away until it is known.
+        """
         now = self._clock()
-        if now < self._opens_at:
+        if now < max(self._opens_at, self._tries_until):
             return False
         if self._failures >= FAILURES:
-            self._opens_at = now + OPEN_S
+            self._tries_until = now + OPEN_S
         return True
 
-    def succeeded(self) -> None:
+    def answered(self) -> None:
         """Notes a call that was answered, whether or not the answer was of use."""
-        self._failures, self._opens_at = 0, 0.0
+        self._failures, self._tries_until = 0, 0.0
 
     def failed(self) -> None:
         """Notes a call that was not answered."""
         self._failures += 1
+        self._tries_until = 0.0
         if self._failures >= FAILURES:
-            self._opens_at = self._clock() + OPEN_S
+            self._opens_at = max(self._opens_at, self._clock() + OPEN_S)
+
+    def released(self) -> None:
+        """Notes a call that tells nothing of the provider: it was not made, or not carried out."""
+        self._tries_until = 0.0
 
     def hold(self, seconds: float) -> None:
         """Keeps calls away for as long as the provider asked for."""

@@ -63,7 +63,7 @@ class Together(NamedTuple):
 class Free:
     """The ledger of who pays nothing: evaluation at the command line."""
 
-    async def reserve(self, model: str, cost_usd: float) -> int:
+    async def reserve(self, model: str, cost_usd: float | None) -> int:
         """Returns any number."""
         return 0
 

@@ -6,13 +6,14 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from http import HTTPStatus
 from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from app.errors import Problem
 from app.llm import prices
 from app.llm.breaker import Breaker
+from app.llm.failures import reason_of, retry_after, unpaid
 from app.llm.parse import InvalidAnswer, parse_answer, response_format
 from app.llm.provider import http_client, litellm
 from app.llm.streaming import Listener, Reply, whole, written
@@ -28,23 +29,11 @@ PATIENCE_S = 3.0
 """For how long a provider that asks for patience is waited for; for longer the next one is asked."""
 MAX_ANSWER_TOKENS = 16_384
 
-# By class name, most specific first: litellm's errors are subclasses of one another.
-_REASONS = (
-    ("Timeout", "timeout"),
-    ("TimeoutError", "timeout"),
-    ("CancelledError", "cancelled"),
-    ("RateLimitError", "rate_limited"),
-    ("AuthenticationError", "unauthorized"),
-    ("ContentPolicyViolationError", "refused"),
-    ("ContextWindowExceededError", "too_long"),
-    ("BadRequestError", "rejected"),
-    ("NotFoundError", "rejected"),
-)
 _REPAIRED = ("invalid_answer", "empty_answer", "cut_answer")
-_BILLED = ("timeout", "cancelled")
-"""Nobody knows what such a call cost: what was reserved stays spent."""
 _REPAIR = "That was no JSON object of the given schema. Answer again with that object alone, complete, and shorter."
 
+_settling: set[asyncio.Task[None]] = set()
+"""What is written down, also if nobody waits for it any more."""
 _log = structlog.get_logger(__name__)
 
 
@@ -59,8 +48,8 @@ class OverBudget(Exception):
 class Ledger(Protocol):
     """Where calls are paid: what one may cost is reserved before it, and settled after it."""
 
-    async def reserve(self, model: str, cost_usd: float) -> int:
-        """Returns the number of the call; raises ``OverBudget``."""
+    async def reserve(self, model: str, cost_usd: float | None) -> int:
+        """Returns the number of a call that costs so much at the most, None if nobody knows; raises ``OverBudget``."""
         ...
 
     async def settle(self, call_id: int, outcome: str, usage: "Usage") -> None:
@@ -104,6 +93,11 @@ class Run:
     cost_usd: float = 0.0
     digest: Any = field(default_factory=hashlib.sha256)
 
+    @property
+    def left_s(self) -> float:
+        """How many seconds are left."""
+        return self.ends_at - asyncio.get_running_loop().time()
+
     def fell(self, model: str, reason: str) -> None:
         """Notes why a model was not the one."""
         if (fallback := Fallback(model=model, reason=reason)) not in self.fallbacks:
@@ -129,6 +123,7 @@ class Hops:
 
         Raises:
             NoAnswer: if there is none; what failed stands in the run.
+            Problem: if a call cannot be written down, which is no provider's fault.
         """
         run.digest.update(shown.encode())
         try:
@@ -150,39 +145,40 @@ class Hops:
     ) -> D | None:
         messages = [{"role": "system", "content": prompt}, {"role": "user", "content": shown}]
         last = hop is self._hops[-1]
-        again = True
-        while calls.left:
+        again, reason = True, ""
+        while calls.left and run.left_s > 0:
             if not hop.breaker.allows():
-                run.fell(hop.model, "circuit_open")
-                return None
+                reason = "circuit_open"
+                break
             calls.left -= 1
             said: list[str] = []
             try:
                 answer = await self._call(hop, task, messages, run, said, listener)
+            except (Problem, asyncio.CancelledError):
+                hop.breaker.released()
+                raise
             except Exception as error:  # noqa: BLE001 — a provider may fail in any way; the next one is asked
-                reason = _reason(error)
+                reason = reason_of(error)
                 # Never the error's text: it is the provider's, and may hold the prompt.
                 _log.warning("model_failed", model=hop.model, reason=reason, error=type(error).__name__)
                 wait_s = _note(hop.breaker, reason, error)
                 if listener:
                     listener.restarted(reason)
             else:
-                hop.breaker.succeeded()
+                hop.breaker.answered()
                 return answer
-            room = run.ends_at - asyncio.get_running_loop().time()
             if again and reason in _REPAIRED:
                 messages += [
                     {"role": "assistant", "content": "".join(said) or "null"},
                     {"role": "user", "content": _REPAIR},
                 ]
-            elif again and wait_s is not None and wait_s <= min(PATIENCE_S, room):
+            elif again and wait_s is not None and wait_s <= min(PATIENCE_S, run.left_s):
                 await asyncio.sleep(wait_s)
-            elif not (again and last and reason == "unavailable" and room > 0):
-                run.fell(hop.model, reason)
-                return None
+            elif not (again and last and reason == "unavailable" and wait_s is None):
+                break
             again = False
-            if not calls.left:
-                run.fell(hop.model, reason)
+        if reason:  # else it was not asked
+            run.fell(hop.model, reason)
         return None
 
     async def _call(
@@ -195,13 +191,12 @@ class Hops:
         listener: Listener | None,
     ) -> D:
         library = await litellm()
-        seconds = min(hop.timeout_s, run.ends_at - asyncio.get_running_loop().time())
-        if seconds <= 0:
-            raise TimeoutError
-        reserved = await prices.cost_usd(hop.model, _most(messages, response_format(task)), MAX_ANSWER_TOKENS) or 0.0
+        seconds = min(hop.timeout_s, run.left_s)
+        shape = response_format(task)
+        reserved = await prices.cost_usd(hop.model, _most(messages, shape), MAX_ANSWER_TOKENS)
         call_id = await run.ledger.reserve(hop.model, reserved)
         started = time.perf_counter()
-        outcome, reply = "cancelled", Reply(None, None, cost_usd=0.0)
+        outcome, reply = "cancelled", Reply(None, None)  # until there is one, nobody knows what it costs
         watched = listener if listener and listener.listening else None
         streaming = {"stream": True, "stream_options": {"include_usage": True}} if watched else {}
         try:
@@ -209,7 +204,7 @@ class Hops:
                 response = await library.acompletion(
                     model=hop.model,
                     messages=messages,
-                    response_format=response_format(task),
+                    response_format=shape,
                     api_key=hop.api_key,
                     api_base=hop.api_base,
                     client=client,
@@ -219,23 +214,25 @@ class Hops:
                     num_retries=0,
                     **streaming,
                 )
-                if watched:
-                    reply = Reply(None, None)  # it is being written, and nobody knows for how much
-                    reply = await written(response, watched)
-                else:
-                    reply = whole(response)
+                reply = await written(response, watched) if watched else whole(response)
             draft = _draft(task, reply, said)
             outcome = "answered"
         except BaseException as error:
-            outcome = _reason(error)
+            outcome = reason_of(error)
+            if unpaid(error):
+                reply = Reply(None, None, cost_usd=0.0)
             raise
         finally:
             run.prompt_tokens += reply.tokens[0]
             run.completion_tokens += reply.tokens[1]
-            run.cost_usd += reply.cost_usd or 0.0
+            spent = (reserved or 0.0) if reply.cost_usd is None else reply.cost_usd
+            run.cost_usd += spent
             took = round((time.perf_counter() - started) * 1000)
-            spent = reserved if outcome in _BILLED or reply.cost_usd is None else reply.cost_usd
-            await asyncio.shield(run.ledger.settle(call_id, outcome, Usage(*reply.tokens, spent, took)))
+            usage = Usage(*reply.tokens, spent, took)
+            settling = asyncio.create_task(run.ledger.settle(call_id, outcome, usage))
+            _settling.add(settling)
+            settling.add_done_callback(_settling.discard)
+            await asyncio.shield(settling)
         return draft
 
 
@@ -264,29 +261,11 @@ def _note(breaker: Breaker, reason: str, error: Exception) -> float | None:
     """Tells the breaker of a failure; returns how long the provider wants to be left alone, if it said so."""
     if reason in ("timeout", "unavailable", "unauthorized"):
         breaker.failed()
-    if reason != "rate_limited":
-        return None
-    wait_s = _retry_after(error)
+    elif reason in ("rate_limited", "over_budget"):
+        breaker.released()
+    else:
+        breaker.answered()
+    wait_s = retry_after(error) if reason in ("rate_limited", "unavailable") else None
     if wait_s is not None:
         breaker.hold(wait_s)
     return wait_s
-
-
-def _retry_after(error: Exception) -> float | None:
-    headers = getattr(getattr(error, "response", None), "headers", None)
-    headers = headers or getattr(error, "litellm_response_headers", None) or {}
-    try:
-        return min(max(float(headers.get("retry-after", "")), 0.0), 3_600.0)
-    except ValueError:
-        return None
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, InvalidAnswer):
-        return error.reason
-    if isinstance(error, OverBudget):
-        return "over_budget"
-    if getattr(error, "status_code", None) == HTTPStatus.FORBIDDEN:
-        return "unauthorized"
-    names = {cls.__name__ for cls in type(error).__mro__}
-    return next((reason for name, reason in _REASONS if name in names), "unavailable")

@@ -100,6 +100,11 @@ class UsageRepository:
         )
         return [BudgetRow._make(row) for row in await self._connection.execute(statement)]
 
+    async def has_budget(self, workspace_id: int, scopes: Sequence[str]) -> bool:
+        """Says whether there is a budget for one of the scopes."""
+        statement = select(Budget.scope).where(Budget.workspace_id == workspace_id, Budget.scope.in_(scopes)).limit(1)
+        return (await self._connection.execute(statement)).first() is not None
+
     async def put_budget(self, workspace_id: int, scope: str, period: str, limit_usd: Decimal | None) -> None:
         """Sets a budget, or removes it."""
         if limit_usd is None:

@@ -54,7 +54,7 @@ async def summarize_conversation(
     def acting() -> Coroutine[Any, Any, Answer]:
         return once(request, app, viewer.caller, key, act, conversation_id=wanted.conversation_id)
 
-    if not asynchronous and wants_events(request.headers.get("accept", "")):
+    if not asynchronous and wants_events(", ".join(request.headers.getlist("accept"))):
         return await stream(request, app, viewer, wanted.conversation_id, acting)
     return (await acting()).response
 

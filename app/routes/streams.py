@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack
 from http import HTTPStatus
 from typing import Any
+from urllib.request import parse_http_list
 
 import orjson
 import structlog
@@ -61,7 +62,7 @@ _log = structlog.get_logger(__name__)
 def wants_events(accept: str) -> bool:
     """Says whether a request asks for events, and not rather for JSON (RFC 9110, section 12.5.1)."""
     weights: dict[str, float] = {}
-    for each in accept.lower().split(","):
+    for each in parse_http_list(accept.lower()):
         media, *parameters = (part.strip() for part in each.split(";"))
         quality = next((value for name, _, value in (p.partition("=") for p in parameters) if name.strip() == "q"), "1")
         try:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from app.errors import NotFound, Problem
+import structlog
+
+from app.errors import Internal, NotFound, Problem
 from app.llm.breaker import Breaker
 from app.llm.dialogues import Dialogue
 from app.llm.evaluation import Call, Case
@@ -28,6 +30,8 @@ from app.services.workspaces import WorkspaceService
 
 AT_ONCE = 4
 """How many dialogues providers read at the same time."""
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -153,13 +157,15 @@ async def _case(candidate: Candidate, dialogue: Dialogue, ledger: Ledger, deadli
             redact=dialogue.redact,
             conversation_id=dialogue.conversation_id,
         )
-    except Problem as error:
-        failure = error.code
-    else:
         if answer.provenance.model == candidate.model:
             body = await asyncio.to_thread(checked_summary, answer.draft, dialogue.turns)
         else:
             failure = answer.provenance.fallbacks[-1].reason if answer.provenance.fallbacks else "no_answer"
+    except Problem as error:
+        failure = error.code
+    except Exception as error:  # noqa: BLE001 — never its text: it may hold the dialogue
+        _log.error("case_failed", model=candidate.model, error=type(error).__name__)
+        failure = Internal.code
     latency_ms = (time.perf_counter() - started) * 1000
     return Case(dialogue, body, failure, counted.calls, latency_ms)
 
@@ -171,7 +177,7 @@ class _Counted:
         self._ledger = ledger
         self.calls: list[Call] = []
 
-    async def reserve(self, model: str, cost_usd: float) -> int:
+    async def reserve(self, model: str, cost_usd: float | None) -> int:
         return await self._ledger.reserve(model, cost_usd)
 
     async def settle(self, call_id: int, outcome: str, usage: Usage) -> None:

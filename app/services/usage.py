@@ -80,10 +80,15 @@ class CallLedger:
         self._task = task
         self._reserved: dict[int, tuple[date, Decimal]] = {}
 
-    async def reserve(self, model: str, cost_usd: float) -> int:
-        """Reserves what a call may cost and writes it down; raises ``OverBudget``."""
-        today, usd = datetime.now(UTC).date(), _exact(cost_usd)
+    async def reserve(self, model: str, cost_usd: float | None) -> int:
+        """Reserves what a call may cost and writes it down; raises ``OverBudget``.
+
+        If nobody knows what it may cost, any budget at all is too small.
+        """
+        today, usd = datetime.now(UTC).date(), _exact(cost_usd or 0.0)
         async with self._db.write() as unit:
+            if cost_usd is None and await unit.usage.has_budget(self._workspace_id, [WORKSPACE, self._actor]):
+                raise OverBudget
             if not await unit.usage.spend(self._workspace_id, list(self._places(today)), usd):
                 raise OverBudget
             call = ModelCallRow(self._workspace_id, self._actor, self._task, model, RUNNING, 0, 0, usd, 0)

@@ -125,7 +125,8 @@ class Reserving(Free):
     def __init__(self) -> None:
         self.usd: list[float] = []
 
-    async def reserve(self, model: str, cost_usd: float) -> int:
+    async def reserve(self, model: str, cost_usd: float | None) -> int:
+        assert cost_usd is not None
         self.usd.append(cost_usd)
         return 0
 
@@ -212,7 +213,7 @@ def test_a_breaker_lets_one_call_try_and_opens_again_if_it_fails() -> None:
     assert not breaker.allows()
     clock.now += OPEN_S
     assert breaker.allows()
-    breaker.succeeded()
+    breaker.answered()
     assert [breaker.allows() for _ in range(3)] == [True] * 3
 
 

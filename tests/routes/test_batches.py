@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -40,6 +41,8 @@ class Model(StandIn):
     """A provider that reads: one conversation well, and of several says whatever ``say`` makes of good summaries."""
 
     say: Callable[[Batch, Batch], Any] = staticmethod(lambda good, _: good)
+    manner = "whole"
+    """How it sends what it says of several."""
     ended = asyncio.Event()
 
     @property
@@ -62,7 +65,8 @@ class Model(StandIn):
             del answer[PLACE]
             return grok_reply(answer)
         said = self.say([summary_of(chat) for chat in shown], shown)
-        return grok_reply({"summaries": said} if isinstance(said, list) else said, prompt_tokens=1_001)
+        said = {"summaries": said} if isinstance(said, list) else said
+        return replace(grok_reply(said, prompt_tokens=1_001), manner=self.manner)
 
 
 @pytest.fixture
@@ -268,6 +272,16 @@ async def test_if_no_answer_can_be_used_all_are_asked_about_alone_and_the_job_sa
     assert job["cost_usd"] == pytest.approx(3 * COST + wasted * COST, rel=0.01)
     made = [await summary(workspace, name) for name in names]
     assert {each["provenance"]["prompt_version"] for each in made} == {SUMMARY.version}
+
+
+async def test_a_batch_that_broke_off_is_paid_by_the_job_as_reserved(
+    workspace: Workspace, services: Services, model: Model, postgresql: psycopg.Connection
+) -> None:
+    names = await store(workspace)
+    model.manner = "cut"
+    job = await run(workspace, services, postgresql, names)
+    assert (job["done"], len(model.batches)) == (3, 1)
+    assert job["cost_usd"] > 3 * COST + 16_384 * 2.5e-6
 
 
 async def test_only_short_conversations_go_together_and_no_more_than_fit(

@@ -490,6 +490,7 @@ async def test_the_next_summary_is_told_from_its_beginning(url: str, key: str, p
         ("text/event-stream, */*;q=0.5", True),
         ("application/json;q=0.9, text/event-stream;q=1", True),
         ("application/json, text/event-stream;q=0.5", False),
+        ('application/json, text/html;x=", text/event-stream;"', False),
         ("text/event-stream;q=0", False),
         ("text/event-stream;q=nan", False),
         ("text/event-stream;q=x", False),
@@ -501,3 +502,11 @@ async def test_the_next_summary_is_told_from_its_beginning(url: str, key: str, p
 )
 def test_events_are_for_who_names_them(accept: str, events: bool) -> None:
     assert wants_events(accept) is events
+
+
+async def test_accept_may_be_on_several_lines(workspace: Workspace) -> None:
+    await store(workspace, "m1")
+    for last, media in (("text/event-stream", "text/event-stream"), ("text/event-stream;q=0.1", "application/json")):
+        headers = [("Accept", "application/json;q=0.5"), ("Accept", last)]
+        answer = await workspace.editor.post("/chats/summarize", json=ASK, headers=headers)
+        assert answer.headers["content-type"].partition(";")[0] == media

@@ -153,6 +153,35 @@ async def test_a_keys_budget_is_its_own(accounts: Accounts, admin: httpx.AsyncCl
     assert (entry["target"], entry["details"]) == (f"key:{made['id']}", {"day_usd": 0.0, "month_usd": None})
 
 
+async def test_a_model_without_a_price_is_not_asked_for_whom_a_budget_applies_to(
+    accounts: Accounts, admin: httpx.AsyncClient
+) -> None:
+    key = admin.headers["Authorization"][7:]
+    client = accounts.client(key, await accounts.instance(xai_model="xai/grok-unheard-of"))
+    made = (await admin.post("/auth/keys", json={"name": "x", "role": "editor"})).json()
+    assert outcome(await admin.put(f"/analytics/budgets/key:{made['id']}", json={"day_usd": 5})) == DONE
+    assert (await summarize(client))["provenance"]["model"] == "xai/grok-unheard-of"
+    assert outcome(await admin.put("/analytics/budgets/workspace", json={"month_usd": 5})) == DONE
+    by = (await summarize(client, 1))["provenance"]
+    assert by["model"] == "gemini/gemini-2.5-flash"
+    assert by["fallbacks"] == [{"model": "xai/grok-unheard-of", "reason": "over_budget"}]
+
+
+async def test_a_database_that_cannot_write_a_call_down_is_no_reason_for_a_worse_summary(
+    accounts: Accounts, admin: httpx.AsyncClient, models: Providers
+) -> None:
+    accounts.change(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS"
+        " $$ BEGIN RAISE EXCEPTION 'refused' USING ERRCODE = 'serialization_failure'; END $$"
+    )
+    accounts.change("CREATE TRIGGER refuse BEFORE INSERT ON llm_calls EXECUTE FUNCTION refuse()")
+    answer = await admin.post("/chats/summarize", json={"conversation_id": "c0"})
+    assert outcome(answer) == (503, "unavailable")
+    assert (models.requests, accounts.rows("SELECT count(*) FROM summaries")) == ([], [(0,)])
+    accounts.change("DROP TRIGGER refuse ON llm_calls")
+    assert (await summarize(admin))["provenance"]["fallbacks"] == []
+
+
 async def test_a_budget_for_nobody_or_of_nonsense_is_refused(accounts: Accounts, admin: httpx.AsyncClient) -> None:
     theirs = accounts.client(await accounts.key(workspace="theirs"))
     foreign = (await theirs.get("/auth/me")).json()["credential"]["actor"]
