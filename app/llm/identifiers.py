@@ -1,8 +1,8 @@
 """Finding what tells who somebody is, in texts of any kind.
 
-A text is looked at in a plain form: lower case, every digit, dash and space the ordinary one, without the characters
-that nobody sees. Each pattern either consumes what it has read or reads a bounded number of characters, so that the
-time is linear in the text (possessive quantifiers, as of Python 3.11).
+A text is looked at in a plain form: lower case, every digit, dash and space the ordinary one, without accents and
+the characters that nobody sees. Each pattern either consumes what it has read or reads a bounded number of characters,
+so that the time is linear in the text (possessive quantifiers, as of Python 3.11).
 """
 
 import ipaddress
@@ -100,21 +100,24 @@ def _plain_character(character: str) -> str:
         return "-"
     if category == "Zs" or character == "\t":
         return " "
-    plain = unicodedata.normalize("NFKC", character).lower()
-    return plain if len(plain) == 1 else character
+    plain = unicodedata.normalize("NFKC", character)
+    if len(plain) > 1:
+        return character
+    return "".join(each for each in unicodedata.normalize("NFD", plain.lower()) if unicodedata.category(each) != "Mn")
 
 
 class Plain(NamedTuple):
-    """A text in its plain form, and where each of its characters stands in the text; None: in the same place."""
+    """A text in its plain form, and where its characters and its end stand in the text; None: in the same places."""
 
     text: str
     places: Sequence[int] | None
 
     def original(self, span: Span) -> Span:
-        """Returns where a span of the plain form stands in the text."""
+        """Returns where a span of the plain form stands in the text, with what nobody sees after it."""
         if self.places is None:
             return span
-        return Span(self.places[span.start], self.places[span.end - 1] + 1, span.kind)
+        start, end, kind = span
+        return Span(self.places[start], max(self.places[end], self.places[end - 1] + 1), kind)
 
 
 def plain(text: str) -> Plain:
@@ -123,9 +126,9 @@ def plain(text: str) -> Plain:
         return Plain(text.lower().replace("\t", " "), None)
     table = _Table()
     found = text.translate(table)
-    if len(found) == len(text):
+    if all(len(each) == 1 for each in table.values()):
         return Plain(found, None)
-    return Plain(found, [place for place, character in enumerate(text) if table[ord(character)]])
+    return Plain(found, [*(place for place, each in enumerate(text) for _ in table[ord(each)]), len(text)])
 
 
 def identifiers(text: str) -> Iterator[Span]:

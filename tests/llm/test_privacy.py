@@ -3,6 +3,7 @@
 import random
 import re
 import time
+import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -260,6 +261,39 @@ def test_a_thousand_ids_of_one_beginning_take_no_longer() -> None:
     names = Pseudonyms(turns)
     assert time.process_time() - started < 10
     assert [names.reveal_text(each.text) for each in names.hidden[:2]] == [turns[0].text] * 2
+
+
+@pytest.mark.parametrize("ids", [[f"m {'x' * n}" for n in range(1, 250)], ["m " * n + "x" for n in range(1, 120)]])
+def test_ids_of_one_beginning_take_no_longer_in_a_long_text(ids: list[str]) -> None:
+    started = time.process_time()
+    names = Pseudonyms([turn("m " * 2**19, ids[0]), *(turn("x", each) for each in ids[1:])])
+    assert time.process_time() - started < 10  # the text was read once for each length, which took 30 seconds
+    assert names.hidden[0].text == "m " * 2**19
+
+
+OWN = {
+    ("jose\u0301, José, JOSE", "josé"): "[USER_1_2], [USER_1_3], [USER_1_4]",
+    ("josé", "jose\u0301"): "[USER_1_2]",
+    ("日本太郎です。私は日本太郎さん", "日本太郎"): "[USER_1]です。私は[USER_1]さん",
+    ("サーバのガルバさん", "ガルバ"): "サーバの[USER_1]さん",
+    ("สวัสดีสมชายครับ", "สมชาย"): "สวัสดี[USER_1]ครับ",
+    ("김철수님, \u1100\u1175\u11b7철수", "김철수"): "[USER_1]님, [USER_1_2]",
+    ("김철숙", "김철수"): "김철숙",
+    ("иванов Иванова йод", "Иванов"): "[USER_1_2] Иванова йод",
+    ("a_user_b, user-bb, user-b", "user-b"): "a_user_b, user-bb, [USER_1]",
+}
+
+
+@pytest.mark.parametrize(("case", "shown"), OWN.items())
+def test_an_own_id_is_found_in_each_spelling_and_script(case: tuple[str, str], shown: str) -> None:
+    assert hidden(case[0], user_id=case[1]) == shown
+
+
+@given(st.text(st.sampled_from("ab -_é\u0301日太김"), max_size=9).map("ids".__add__), around, around)
+def test_an_own_id_is_found_in_nfc_and_nfd(user_id: str, before: str, after: str) -> None:
+    for form in ("NFC", "NFD"):
+        shown = hidden(f"{before} {unicodedata.normalize(form, user_id)} {after}", user_id=user_id)
+        assert "[USER_1" in shown
 
 
 @given(st.text(st.sampled_from("[]_ 0123456789USERMAILPHONEuser.😀"), max_size=60), st.data())
