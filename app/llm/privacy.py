@@ -108,7 +108,7 @@ class Pseudonyms:
         looked_at = plain(text)
         for span in self._own.find(looked_at.text):
             yield looked_at.original(span)
-        for span in identifiers(looked_at.text):
+        for span in identifiers(looked_at, text):
             yield looked_at.original(span)
 
     def _name(self, kind: str, value: str, *, new: bool = False) -> str:
