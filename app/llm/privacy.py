@@ -7,7 +7,8 @@ is ours.
 """
 
 import re
-from collections import Counter
+import unicodedata
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -19,7 +20,7 @@ from app.schemas.enums import UserType
 
 D = TypeVar("D", bound=BaseModel)
 
-KINDS = ("USER", "MESSAGE", "CONVERSATION", "TEXT", "IBAN", "EMAIL", "CARD", "IP", "PHONE", "ID", "NUMBER")
+KINDS = ("USER", "MESSAGE", "CONVERSATION", "TEXT", "IBAN", "EMAIL", "IP", "CARD", "PHONE", "ID", "NUMBER")
 """What placeholders begin with; of two that fit the same passage the earlier one counts."""
 
 _SPACED = {"IBAN", "CARD", "PHONE", "ID", "NUMBER"}
@@ -29,7 +30,12 @@ _PLACEHOLDER = re.compile(rf"\[{_NAME}\]|{_NAME}", re.ASCII | re.IGNORECASE)
 # What the rest of a text might still make one of; words that only look so wait for their end too.
 _BEGUN = re.compile(r"\[?[a-z]{0,12}(?:_[0-9]{0,9}){0,2}\Z", re.ASCII | re.IGNORECASE)
 _LONGEST_NAME = len("[CONVERSATION_123456789_123456789]")
-_WORD = re.compile(r"[0-9a-z_]+|[^\W0-9a-z_]+")
+# Han, kana, Thai, Lao, Burmese and Khmer are written without spaces, and Hangul with endings: each character is a word.
+_UNSPACED = (
+    "\u0e01-\u0eff\u1000-\u109f\u1160-\u11ff\u1780-\u17ff\u3005-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+_SYLLABLE = "[\u1100-\u115f][\u1160-\u11a7]?[\u11a8-\u11ff]?"
+_WORD = re.compile(rf"[0-9a-z_]+|{_SYLLABLE}|[{_UNSPACED}]|[^\W0-9a-z_\u1100-\u115f{_UNSPACED}]+|\W")
 _ROLES = {word for role in UserType for word in (role.value, *role.value.split("_"))}
 
 
@@ -102,7 +108,7 @@ class Pseudonyms:
         looked_at = plain(text)
         for span in self._own.find(looked_at.text):
             yield looked_at.original(span)
-        for span in identifiers(looked_at.text):
+        for span in identifiers(looked_at, text):
             yield looked_at.original(span)
 
     def _name(self, kind: str, value: str, *, new: bool = False) -> str:
@@ -126,43 +132,58 @@ class Pseudonyms:
 
 
 class _OwnIds:
-    """The conversation's own ids, to be found as whole words."""
+    """The conversation's own ids, to be found as whole words: the automaton of Aho and Corasick (1975), of words."""
 
     def __init__(self, ids: Iterable[tuple[str, str]]) -> None:
-        self._by_word: dict[str, dict[tuple[int, int], dict[str, str]]] = {}
+        self._next: list[dict[str, int]] = [{}]
+        self._fallback = [0]
+        self._longest: list[tuple[int, str] | None] = [None]
         for kind, value in ids:
             text = plain(value).text
-            word = _WORD.search(text)
-            if word and _telling(text):
-                shapes = self._by_word.setdefault(word[0], {})
-                shapes.setdefault((word.start(), len(text)), {}).setdefault(text, kind)
-        for word_text, shapes in self._by_word.items():
-            self._by_word[word_text] = dict(sorted(shapes.items(), key=lambda shape: -shape[0][1]))
+            if _telling(text):
+                state = self._add(text)
+                self._longest[state] = self._longest[state] or (len(text), kind)
+        waiting = deque(self._next[0].values())
+        while waiting:
+            state = waiting.popleft()
+            for word, following in self._next[state].items():
+                fallback = self._fallback[following] = self._step(self._fallback[state], word)
+                self._longest[following] = self._longest[following] or self._longest[fallback]
+                waiting.append(following)
 
     def find(self, text: str) -> Iterator[Span]:
-        """Yields where an id stands in a text in plain form."""
+        """Yields the longest id that ends with each word of a text in plain form."""
+        state = 0
         for word in _WORD.finditer(text):
-            for (before, length), ids in self._by_word.get(word[0], {}).items():
-                start = word.start() - before
-                kind = ids.get(text[start : start + length]) if start >= 0 else None
-                if kind and not _joined(text, start) and not _joined(text, start + length):
-                    yield Span(start, start + length, kind)
-                    break
+            state = self._step(state, word[0])
+            found = self._longest[state]
+            if found:
+                yield Span(word.end() - found[0], word.end(), found[1])
+
+    def _add(self, text: str) -> int:
+        state = 0
+        for word in _WORD.findall(text):
+            state = self._next[state].setdefault(word, len(self._next))
+            if state == len(self._next):
+                self._next.append({})
+                self._fallback.append(0)
+                self._longest.append(None)
+        return state
+
+    def _step(self, state: int, word: str) -> int:
+        while state and word not in self._next[state]:
+            state = self._fallback[state]
+        return self._next[state].get(word, 0)
 
 
 def _telling(text: str) -> bool:
     """Says whether an id is more than a role, a small number or a syllable."""
     if text.isdigit():
         return len(text) > 4
-    return text not in _ROLES and (len(text) > 2 or (len(text) == 2 and any(map(str.isdigit, text))))
-
-
-def _joined(text: str, place: int) -> bool:
-    """Says whether a word goes on at a place; where scripts change another one begins."""
-    if not 0 < place < len(text):
+    if text in _ROLES or not any(each.isalnum() or each == "_" for each in text):
         return False
-    before, after = text[place - 1], text[place]
-    return all(each.isalnum() or each == "_" for each in (before, after)) and before.isascii() == after.isascii()
+    length = len(unicodedata.normalize("NFC", text))  # a syllable of Hangul is one character
+    return length > 2 or (length == 2 and any(map(str.isdigit, text)))
 
 
 def _merged(spans: Iterable[Span]) -> Iterator[Span]:

@@ -3,6 +3,7 @@
 import random
 import re
 import time
+import unicodedata
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -66,6 +67,13 @@ HIDDEN = {
     "4111\n1111\n1111\n1111": "[CARD_1]",
     "3782 822463 10005": "[CARD_1]",
     "4111 1111 1111 1112": "[NUMBER_1]",  # mistyped, and hidden all the same
+    "4111  -  1111  -  1111  -  1111": "[CARD_1]",
+    "version 555.123.4567, build 5551.2345.67": "version [PHONE_1], build [PHONE_1_2]",
+    "release 1.5551234567": "release [PHONE_1]",
+    "+1, 555, 123, 4567 or (555), 123, 4568": "[PHONE_1] or [PHONE_2]",
+    "06 12\n34 56 78": "[PHONE_1]",
+    "555\r\n123\r\n4567": "[PHONE_1]",
+    "555, 123, 4567 or 555, 123, 4568": "[PHONE_1] or [PHONE_2]",
     "DE89 3704 0044 0532 0130 00 and please": "[IBAN_1] and please",
     "IBAN:gb29nwbk60161331926819.": "IBAN:[IBAN_1].",
     "MT84 MALT 0110 0001 2345 MTLC AST0 01S": "[IBAN_1]",
@@ -74,6 +82,15 @@ HIDDEN = {
     "::ffff:203.0.113.7": "[IP_1]",
     "2001:DB8:0:0:0:0:0:1.": "[IP_1].",
     "00:1A:2B:3C:4D:5E": "[ID_1]",
+    "001A.2B3C.4D5E, 001a.2b3c.4d5e.": "[ID_1], [ID_1_2].",
+    "cafe::babe, abcd::ef/64": "[IP_1], [IP_2]/64",
+    "192.168.001.001, 192.168.1.1/24": "[IP_1], [IP_2]",
+    "v10.1.2.3, release 192.168.1.10, version 1.2.3.4": "v[IP_1], release [IP_2], version 1.2.3.4",
+    "order 1042, Ticket 4567, order 456.": "order [ID_1], Ticket [ID_2], order [ID_3].",
+    "my order is AB12, booking ref XKCDQZ": "my order is [ID_1], booking ref [ID_2]",
+    "PNR: QWERTY, reference code xk3dqz": "PNR: [ID_1], reference code [ID_2]",
+    "customer order 1042 was late": "customer order [ID_1] was late",
+    "BOOKING NUMBER: XKCDQZ": "BOOKING NUMBER: [ID_1]",
     "order #1042 and ticket no. 5567": "order #[ID_1] and ticket no. [ID_2]",
     "account 998877, Order AB12X3": "account [ID_1], Order [ID_2]",
     "INV-20931 by 1Z999AA10123456784": "[ID_1] by [ID_2]",
@@ -96,6 +113,19 @@ READABLE = [
     "It was 1999. 2020 was better. 10:30:15",
     "$1,234,567.89, 1 500 000 EUR, €12.50, 99 dollars and 1,234,567 people",
     "12 boxes, 3 items, order 2 pizzas, order 100 units, sizes 36 38, 5 x 10 x 20 cm, 50%",
+    "1, 2, 3, 4, 5, 6, 7; sizes 36, 38, 40, 42, 44",
+    "1\n2\n3\n4\n5\n6\n7",
+    "12.50, 100.00, 3.99; 1-15, 10-20, 100-200; 1920*1080",
+    "10:30, 11:45, 12:00, 9:00-17:30; 10:30\n11:45",
+    "12/24/2025, 12/26/2025; 12/24, 12/31, 1/15; 2026-11-22 - 2026-11-30",
+    "2026-11-22T10:00:00Z, 2026-11-22T10:05:00Z",
+    "In 2020, 300 people; 2019, 2020, 2021; rooms 101, 102, 103",
+    "2019\n2020\n2021",
+    "12,345,678 people paid $1,234,567, $2,345,678",
+    "order two pizzas, order now, in order to, ticket price, account manager, order NOW, order id ASAP",
+    "ORDER NUMBER WRONG, order 1500 units, case 10th, package 500 g, license agreement, booking ref unknown",
+    "std::foo, std::face, face::define, List::Each, ::babe, cafe:: there",
+    "version 2023.10.12345, build 126.0.6478.127, firmware 1.2.3",
     "v2.10.3, version 1.2.3.4, Chrome 126.0.6478.127, Windows 10.0.19045.3803, 3.14",
     "RTX4090, iPhone15, Summer2024, COVID-19, 5000mAh, 100000km, 1080p, H264, MP3",
     "std::vector, a::b, 2@15 each, look @ 5.30pm, @bob, C++",
@@ -193,6 +223,15 @@ def test_a_number_is_found_whatever_separates_its_parts(parts: list[tuple[int, s
     assert not any(map(str.isdigit, re.sub(r"\[[A-Z]+_[0-9_]+\]", "", hidden(f"Call {written} now"))))
 
 
+@pytest.mark.parametrize("parts", [("555", "123", "4567"), ("0171", "555", "12345"), ("+1", "555", "123", "4567")])
+@pytest.mark.parametrize(
+    "separator",
+    [*"-./_()~·•|*:;,、\t\n", " . ", ", ", " • ", "---", "  -  ", "\r\n"],
+)
+def test_a_phone_number_is_found_with_any_separator(parts: tuple[str, ...], separator: str) -> None:
+    assert hidden(f"Call {separator.join(parts)} now") == "Call [PHONE_1] now"
+
+
 FORMS = [
     phonenumbers.PhoneNumberFormat.E164,
     phonenumbers.PhoneNumberFormat.INTERNATIONAL,
@@ -234,6 +273,14 @@ HOSTILE: dict[str, Callable[[int], str]] = {
     "tokens": lambda n: "1111a-" * (n // 6),
     "hyphens": lambda n: "a" + "-_" * (n // 2),
     "amounts": lambda n: "1,111" * (n // 5),
+    "lists": lambda n: "555, 1234, " * (n // 11),
+    "lines": lambda n: "123\n" * (n // 4),
+    "listed amounts": lambda n: "12 , " * (n // 5),
+    "named": lambda n: "order ref AB12CD " * (n // 17),
+    "one long name": lambda n: "order " + "a." * (n // 2),
+    "hexadecimal": lambda n: "001a.2b3c." * (n // 10),
+    "joined names": lambda n: "cafe::" * (n // 6),
+    "syllables": lambda n: "김철수" * (n // 6),
     "versions": lambda n: "v1.1" * (n // 4),
     "own ids": lambda n: "m-00001 " * (n // 8),
     "nothing to see": lambda n: "1\u200b" * (n // 4),
@@ -260,6 +307,41 @@ def test_a_thousand_ids_of_one_beginning_take_no_longer() -> None:
     names = Pseudonyms(turns)
     assert time.process_time() - started < 10
     assert [names.reveal_text(each.text) for each in names.hidden[:2]] == [turns[0].text] * 2
+
+
+@pytest.mark.parametrize("ids", [[f"m {'x' * n}" for n in range(1, 250)], ["m " * n + "x" for n in range(1, 120)]])
+def test_ids_of_one_beginning_take_no_longer_in_a_long_text(ids: list[str]) -> None:
+    started = time.process_time()
+    names = Pseudonyms([turn("m " * 2**18, ids[0]), *(turn("x", each) for each in ids[1:])])
+    assert (
+        time.process_time() - started < 10
+    )  # the text was read once for each length, which took a quarter of a minute
+    assert names.hidden[0].text == "m " * 2**18
+
+
+OWN = {
+    ("jose\u0301, José, JOSE", "josé"): "[USER_1_2], [USER_1_3], [USER_1_4]",
+    ("josé", "jose\u0301"): "[USER_1_2]",
+    ("日本太郎です。私は日本太郎さん", "日本太郎"): "[USER_1]です。私は[USER_1]さん",
+    ("サーバのガルバさん", "ガルバ"): "サーバの[USER_1]さん",
+    ("สวัสดีสมชายครับ", "สมชาย"): "สวัสดี[USER_1]ครับ",
+    ("김철수님, \u1100\u1175\u11b7철수", "김철수"): "[USER_1]님, [USER_1_2]",
+    ("김철숙", "김철수"): "김철숙",
+    ("иванов Иванова йод", "Иванов"): "[USER_1_2] Иванова йод",
+    ("a_user_b, user-bb, user-b", "user-b"): "a_user_b, user-bb, [USER_1]",
+}
+
+
+@pytest.mark.parametrize(("case", "shown"), OWN.items())
+def test_an_own_id_is_found_in_each_spelling_and_script(case: tuple[str, str], shown: str) -> None:
+    assert hidden(case[0], user_id=case[1]) == shown
+
+
+@given(st.text(st.sampled_from("ab -_é\u0301日太김"), max_size=9).map("ids".__add__), around, around)
+def test_an_own_id_is_found_in_nfc_and_nfd(user_id: str, before: str, after: str) -> None:
+    for form in ("NFC", "NFD"):
+        shown = hidden(f"{before} {unicodedata.normalize(form, user_id)} {after}", user_id=user_id)
+        assert "[USER_1" in shown
 
 
 @given(st.text(st.sampled_from("[]_ 0123456789USERMAILPHONEuser.😀"), max_size=60), st.data())
