@@ -24,7 +24,7 @@ from app.factory import Services, build
 from app.main import create_app
 from app.repositories.jobs import LOST
 from app.repositories.queue import NAMES, queue_on
-from app.services.jobs import ITEMS_AT_ONCE, TRIES, Replaced
+from app.services.jobs import ITEMS_AT_ONCE, TRIES, Replaced, Run
 from app.settings import Settings
 from tests.conftest import migrate, url_of
 from tests.support.api import Workspace, message, open_workspace
@@ -309,6 +309,24 @@ async def test_a_worker_that_was_replaced_leaves_the_queue_to_the_other(
         await until(lambda: set(items(postgresql).values()) >= {("running", 2, None)} and entries(postgresql) == 1)
         await let_heartbeats_stop(postgresql)
         assert (await over(workspace, path))["done"] == 3
+
+
+async def test_what_a_run_claims_while_it_is_replaced_is_not_begun_for_ever(
+    workspace: Workspace, services: Services, postgresql: psycopg.Connection
+) -> None:
+    path = await create(workspace)
+    [entry] = queued(postgresql)
+    db, earlier = services.jobs._db, Run(*entry, 1)
+    async with db.write() as unit:
+        assert await unit.jobs.start(*earlier, TRIES)
+    async with db.write() as unit:
+        claimed = await unit.jobs.claim(*earlier, (0, 0))
+        assert claimed
+        later = asyncio.create_task(services.jobs.run(*entry, asyncio.Event()))
+        await until(lambda: sorted(items(postgresql).values())[:2] == [("done", 1, None)] * 2)
+    assert await asyncio.wait_for(later, PATIENCE_S)
+    assert items(postgresql)[claimed.conversation_id] == ("done", 2, None)
+    assert (await over(workspace, path))["done"] == 3
 
 
 async def test_the_names_in_the_queue_are_not_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,8 @@
 """Jobs and their conversations.
 
-Whatever a worker's run writes first locks the job's row and looks whether the run is still the job's: an earlier one,
-believed dead, writes nothing.
+What a worker's run writes first locks the job's row and looks whether the run is still the job's: an earlier one,
+believed dead, writes nothing. Only a claim locks no more than its conversations: one that an earlier run commits late is
+taken back when the job's run has nothing begun any more.
 """
 
 from collections.abc import Sequence
@@ -74,14 +75,16 @@ _START = """
 """
 
 _RECOVER = """
-    WITH lost AS (
-        UPDATE job_items SET state = CASE WHEN attempts < $3 THEN 'queued' ELSE 'failed' END,
-            error = CASE WHEN attempts >= $3 THEN $4 END
-        WHERE workspace_id = $1 AND job_id = $2 AND state = 'running'
-        RETURNING state
+    WITH mine AS (
+        SELECT job_id FROM jobs WHERE workspace_id = $1 AND job_id = $2 AND run_id = $3 FOR UPDATE
+    ), lost AS (
+        UPDATE job_items AS i SET state = CASE WHEN i.attempts < $4 THEN 'queued' ELSE 'failed' END,
+            error = CASE WHEN i.attempts >= $4 THEN $5 END
+        FROM mine WHERE i.workspace_id = $1 AND i.job_id = mine.job_id AND i.state = 'running'
+        RETURNING i.state
     )
-    UPDATE jobs SET failed = failed + (SELECT count(*) FROM lost WHERE lost.state = 'failed')
-    WHERE workspace_id = $1 AND job_id = $2
+    UPDATE jobs AS j SET failed = j.failed + (SELECT count(*) FROM lost WHERE lost.state = 'failed')
+    FROM mine WHERE j.workspace_id = $1 AND j.job_id = mine.job_id
 """
 
 _CLAIM = """
@@ -228,15 +231,19 @@ class JobRepository:
         await self._driver.execute(_CANCEL, workspace_id, job_id)
 
     async def start(self, workspace_id: int, job_id: int, run_id: int, tries: int) -> OrderRow | None:
-        """Makes a run the job's; what an earlier one was at is begun anew, or has failed if it had its tries.
+        """Makes a run the job's, and recovers what an earlier one was at.
 
         Returns what was asked for; None if the job is over, or gone.
         """
         row = await self._driver.fetchrow(_START, workspace_id, job_id, run_id)
         if row is None:
             return None
-        await self._driver.execute(_RECOVER, workspace_id, job_id, tries, LOST)
+        await self.recover(workspace_id, job_id, run_id, tries)
         return OrderRow(*row)
+
+    async def recover(self, workspace_id: int, job_id: int, run_id: int, tries: int) -> None:
+        """Lets what counts as begun be begun anew, or fail if it had its tries; the run itself is at nothing."""
+        await self._driver.execute(_RECOVER, workspace_id, job_id, run_id, tries, LOST)
 
     async def claim(self, workspace_id: int, job_id: int, run_id: int, tried: tuple[int, int]) -> ItemRow | None:
         """Returns the next conversation, and counts the attempt; ``tried`` bounds how many there were before.
