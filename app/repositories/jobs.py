@@ -1,8 +1,8 @@
 """Jobs and their conversations.
 
 What a worker's run writes first locks the job's row and looks whether the run is still the job's: an earlier one,
-believed dead, writes nothing. Only a claim locks no more than its conversations: one that an earlier run commits late is
-taken back when the job's run has nothing begun any more.
+believed dead, writes nothing. Only a claim locks no more than its conversations: one that an earlier run commits late
+is taken back when the job's run has nothing begun any more.
 """
 
 from collections.abc import Sequence
@@ -22,6 +22,9 @@ SEAL_BYTES = 29
 
 SCANNED = 4
 """Among how many conversations short ones are looked for, as a multiple of how many may go together."""
+
+KEPT = "interval '30 days'"
+"""How long a job is kept that is over."""
 
 # What a model is shown of a message besides ids and text: names of fields, the sender's type, the time.
 MESSAGE_CHARACTERS = 110
@@ -47,16 +50,19 @@ _COUNT = """
     WHERE workspace_id = $1 AND job_id = $2
 """
 
-_SWEEP = """
+_SWEEP = f"""
     WITH over AS (
-        SELECT job_id FROM jobs WHERE workspace_id = $1 AND finished_at < now() - interval '30 days' LIMIT $2
+        SELECT job_id FROM jobs WHERE workspace_id = $1 AND finished_at < now() - {KEPT} LIMIT $2
     )
     DELETE FROM jobs AS j USING over WHERE j.workspace_id = $1 AND j.job_id = over.job_id
-"""
+"""  # noqa: S608 — only constants
 
 _COLUMNS = "job_id, status, total, done, failed, absent, cost_usd"
 
-_GET = f"SELECT {_COLUMNS} FROM jobs WHERE workspace_id = $1 AND job_id = $2"  # noqa: S608 — only constants
+_GET = f"""
+    SELECT {_COLUMNS} FROM jobs
+    WHERE workspace_id = $1 AND job_id = $2 AND coalesce(finished_at, now()) >= now() - {KEPT}
+"""  # noqa: S608 — only constants
 
 _ERRORS = """
     SELECT conversation_id, error FROM job_items WHERE workspace_id = $1 AND job_id = $2 AND state = 'failed'
@@ -218,7 +224,7 @@ class JobRepository:
         return len(found)
 
     async def get(self, workspace_id: int, job_id: int) -> JobRow | None:
-        """Returns a job."""
+        """Returns a job, unless it has been over for too long."""
         row = await self._driver.fetchrow(_GET, workspace_id, job_id)
         return JobRow(**{**row, "status": JobStatus(row["status"])}) if row else None
 
