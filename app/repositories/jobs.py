@@ -220,7 +220,7 @@ class JobRepository:
         counts = len(conversation_ids), len(absent), absent[:absent_kept]
         await self._driver.execute(_COUNT, workspace_id, job_id, *counts)
         if found:
-            await enqueue(self._driver, workspace_id, job_id)
+            await enqueue(self._driver, workspace_id, job_id, len(found))
         return len(found)
 
     async def get(self, workspace_id: int, job_id: int) -> JobRow | None:
