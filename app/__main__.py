@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -18,7 +17,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from app import worker
-from app.demo import SAMPLES, WORKSPACE, import_csv, prepare
+from app.demo import SAMPLES, WORKSPACE, import_csv, prepare, worker_beside
 from app.errors import ConfigurationError, Problem
 from app.evaluate import Comparison, agree, bars, candidates
 from app.factory import Services, build, database_url
@@ -94,12 +93,8 @@ def demo() -> None:
             status.stop()
             asyncio.run(_with_services(settings, url, lambda services: prepare(services, settings, out)))
             out.print(f"Docs: [link]{settings.base_url}/docs[/link]   Stop: Ctrl-C")
-            # A process of its own: a job that ends it leaves the API alone.
-            with subprocess.Popen([sys.executable, "-m", "app", "work"]) as working:
-                try:
-                    run_server(settings)
-                finally:
-                    working.terminate()
+            with worker_beside():
+                run_server(settings)
 
 
 @cli.command()

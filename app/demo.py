@@ -1,9 +1,14 @@
-"""The first minutes: sample conversations stored, one of them found, summarised and analysed."""
+"""The first minutes: sample conversations stored, one of them found, summarised and analysed; a worker beside."""
 
-from collections.abc import AsyncIterator
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 import anyio
+import structlog
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.panel import Panel
@@ -29,6 +34,34 @@ SAMPLES = [
 ]
 CONVERSATION = "abcd-3592"
 SEARCH = '"wrong size" or refund'
+PAUSE_S = 1.0
+"""How long a worker that ended stays so at the most; one that cannot start is started as often."""
+
+_log = structlog.get_logger(__name__)
+
+
+@contextmanager
+def worker_beside() -> Iterator[None]:
+    """Runs a worker, again whenever it ends; a process of its own: a job that ends it leaves the API alone."""
+    stopping = Event()
+
+    def keep() -> None:
+        while not stopping.is_set():
+            # In a session of its own, where Ctrl-C does not end it before the server.
+            with subprocess.Popen([sys.executable, "-m", "app", "work"], start_new_session=True) as worker:
+                while not stopping.wait(PAUSE_S) and worker.poll() is None:
+                    pass
+                worker.terminate()
+            if not stopping.is_set():
+                _log.warning("worker_ended", code=worker.returncode)
+
+    keeper = Thread(target=keep)
+    keeper.start()
+    try:
+        yield
+    finally:
+        stopping.set()
+        keeper.join()
 
 
 async def prepare(services: Services, settings: Settings, console: Console) -> None:

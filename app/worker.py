@@ -11,11 +11,11 @@ from pgqueuer import Job, QueueManager, RetryRequested
 
 from app.errors import Unavailable
 from app.factory import Services
-from app.repositories.queue import ENTRYPOINT, NAMES, queue_on, requeue_held
+from app.repositories.queue import ENTRYPOINT, ENTRYPOINT_FEW, NAMES, queue_on, requeue_held
 from app.services.jobs import Replaced
 
 JOBS_AT_ONCE = 16
-"""How many jobs take turns in a process."""
+"""How many jobs take turns in a process, and how many of few conversations besides."""
 HEARTBEAT_TIMEOUT = timedelta(seconds=20)
 """After how long without a sign of life a worker's jobs are another's."""
 POLL = timedelta(seconds=5)
@@ -27,25 +27,34 @@ _log = structlog.get_logger(__name__)
 
 
 async def work(services: Services, stopping: asyncio.Event) -> None:
-    """Works until it is to stop. The library gives up when its connection breaks; then it begins anew on another."""
+    """Works until it is to stop."""
+    async with asyncio.TaskGroup() as places:
+        for entrypoint in (ENTRYPOINT, ENTRYPOINT_FEW):
+            places.create_task(_work(entrypoint, services, stopping))
+
+
+async def _work(entrypoint: str, services: Services, stopping: asyncio.Event) -> None:
+    # The library gives up when its connection breaks; then this begins anew on another.
     while not stopping.is_set():
         try:
             async with services.queue_connection() as connection:
-                await _work_on(connection, services, stopping)
+                await _work_on(connection, entrypoint, services, stopping)
         except (OSError, Unavailable, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
             _log.warning("worker_disconnected", error=type(error).__name__)
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), RETRY.total_seconds())
 
 
-async def _work_on(connection: asyncpg.Connection, services: Services, stopping: asyncio.Event) -> None:
+async def _work_on(
+    connection: asyncpg.Connection, entrypoint: str, services: Services, stopping: asyncio.Event
+) -> None:
     queue = queue_on(connection)
     manager = QueueManager(queue, NAMES.channel)
     # Without its connection the library waits for the jobs that run, however long they are.
     connection.add_termination_listener(lambda _: manager.shutdown.set())
 
     # An entry is never deleted because something failed, only set aside.
-    @manager.entrypoint(ENTRYPOINT, on_failure="hold")
+    @manager.entrypoint(entrypoint, on_failure="hold")
     async def carry_on(entry: Job) -> None:
         workspace_id, job_id = orjson.loads(entry.payload or b"")
         try:

@@ -6,7 +6,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class CommandLine:
     def __init__(self, folder: Path) -> None:
         self.data = folder / "data"
         self.port = free_port()
+        self.output: Iterable[str] = ()
         self.environment = {**os.environ, "DATA_DIR": str(self.data), "PORT": str(self.port), "COLUMNS": "200"}
 
     def __call__(self, *arguments: str, module: str = "app", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -55,23 +56,33 @@ class CommandLine:
         ) as process:
             try:
                 assert process.stdout
-                printed: list[str] = []
-                for line in process.stdout:
-                    printed.append(line)
-                    if "Uvicorn running" in line:
-                        break
-                else:
-                    pytest.fail("".join(printed))
-                yield printed
+                self.output = process.stdout
+                yield self.until("Uvicorn running")
             finally:
                 process.send_signal(end)
                 process.communicate(timeout=30)
         assert not self.servers()
+        assert not self.workers()
+
+    def until(self, text: str) -> list[str]:
+        """Returns what is printed up to a line with a text."""
+        printed: list[str] = []
+        for line in self.output:
+            printed.append(line)
+            if text in line:
+                return printed
+        pytest.fail("".join(printed))
 
     def servers(self) -> list[int]:
         """Returns the PostgreSQL servers that run in the data folder."""
         commands = ((process.pid, process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
         return [pid for pid, command in commands if "-D" in command and str(self.data / "postgres") in command]
+
+    def workers(self) -> list[psutil.Process]:
+        """Returns the workers on the data folder."""
+        found = (process for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"])
+        working = [process for process in found if process.info["cmdline"][1:] == ["-m", "app", "work"]]
+        return [process for process in working if process.environ().get("DATA_DIR") == str(self.data)]
 
 
 def free_port() -> int:
@@ -107,6 +118,11 @@ def test_the_main_job_runs_from_nothing_and_repeats_nothing(run: CommandLine) ->
             assert "https://" not in page.replace("https://github.com", "")
         made = {path.name for path in run.data.iterdir()}
         assert made == {".lock", "admin_key", "master_key", "postgres", "secret_key"}
+        [worker] = run.workers()
+        worker.kill()
+        run.until("worker_ended")
+        run.until("worker_ready")
+        assert run.workers() not in ([], [worker])
     with run.running("app", "demo", end=signal.SIGTERM) as printed:
         shown = "".join(printed)
         assert "are there" in shown

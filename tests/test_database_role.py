@@ -30,7 +30,7 @@ PRIVILEGES = {
     "idempotency_keys": ALL,
     "insights": ALL,
     "llm_calls": {"SELECT", "INSERT", "UPDATE"},
-    "job_items": ALL,
+    "job_items": {"SELECT", "INSERT", "UPDATE"},
     "jobs": ALL,
     "feedback": {"SELECT", "INSERT", "UPDATE"},
     "memberships": ALL,

@@ -6,10 +6,12 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment
 from psycopg import errors, sql
 from sqlalchemy import create_engine
 
 from app.models import Base
+from app.repositories.queue import NAMES
 from app.services.health import SCHEMA_VERSION
 from app.settings import ROOT
 from tests.conftest import migrate
@@ -53,6 +55,12 @@ def test_every_migration_goes_down_and_up_again(postgresql: psycopg.Connection) 
     assert sorted(postgresql.execute(OBJECTS).fetchall()) == before
 
 
+def test_the_queue_is_made_as_its_library_would() -> None:
+    made = (ROOT / "migrations/versions/2026_11_23_jobs.sql").read_text()
+    wanted = QueryBuilderEnvironment(NAMES).build_install_query()
+    assert made.splitlines()[1:] == wanted.splitlines()[1:]  # the first tells the library's version
+
+
 def test_a_migration_gives_up_on_a_lock_that_is_not_freed(postgresql: psycopg.Connection) -> None:
     postgresql.execute("LOCK TABLE messages")
     with pytest.raises(Exception, match="lock timeout"):
@@ -73,7 +81,8 @@ def test_a_row_cannot_reference_another_workspaces_conversation(postgresql: psyc
 
 
 def test_every_key_and_index_of_a_workspaces_table_begins_with_the_workspace() -> None:
-    gin = {"conversations_keyword_hashes_idx", "messages_search_vector_idx"}  # their hashes are the workspace's own
+    # Their hashes are the workspace's own; what finds absent ids looks at the workspace's alone.
+    gin = {"conversations_keyword_hashes_idx", "messages_search_vector_idx", "jobs_absent_idx"}
     for table in Base.metadata.tables.values():
         if "workspace_id" not in table.columns:
             assert table.name in ("users", "oauth_states")

@@ -23,9 +23,10 @@ from app.embedded import embedded_server
 from app.factory import Services, build
 from app.main import create_app
 from app.repositories.jobs import LOST
-from app.repositories.queue import NAMES, queue_on
-from app.services.jobs import ITEMS_AT_ONCE, TRIES, Replaced
+from app.repositories.queue import FEW, NAMES, queue_on
+from app.services.jobs import ITEMS_AT_ONCE, TRIES, Replaced, Run
 from app.settings import Settings
+from app.worker import JOBS_AT_ONCE
 from tests.conftest import migrate, url_of
 from tests.support.api import Workspace, message, open_workspace
 from tests.support.jobs import entries, items, queued, run_all
@@ -309,6 +310,45 @@ async def test_a_worker_that_was_replaced_leaves_the_queue_to_the_other(
         await until(lambda: set(items(postgresql).values()) >= {("running", 2, None)} and entries(postgresql) == 1)
         await let_heartbeats_stop(postgresql)
         assert (await over(workspace, path))["done"] == 3
+
+
+async def test_what_a_run_claims_while_it_is_replaced_is_not_begun_for_ever(
+    workspace: Workspace, services: Services, postgresql: psycopg.Connection
+) -> None:
+    path = await create(workspace)
+    [entry] = queued(postgresql)
+    db, earlier = services.jobs._db, Run(*entry, 1)
+    async with db.write() as unit:
+        assert await unit.jobs.start(*earlier, TRIES)
+    async with db.write() as unit:
+        claimed = await unit.jobs.claim(*earlier, (0, 0))
+        assert claimed
+        later = asyncio.create_task(services.jobs.run(*entry, asyncio.Event()))
+        await until(lambda: sorted(items(postgresql).values())[:2] == [("done", 1, None)] * 2)
+    assert await asyncio.wait_for(later, PATIENCE_S)
+    assert items(postgresql)[claimed.conversation_id] == ("done", 2, None)
+    assert (await over(workspace, path))["done"] == 3
+
+
+async def test_a_small_job_does_not_wait_for_the_large_ones_of_others(
+    workspace: Workspace, other_workspace: Workspace, services: Services, providers: Providers
+) -> None:
+    names = [f"c{n}" for n in range(FEW + 1)]
+    await other_workspace.editor.post("/chats", json=[message(name) for name in names])
+    await workspace.editor.post("/chats", json=message("c0"))
+    large = []
+    for _ in range(JOBS_AT_ONCE + 1):
+        body = {"conversation_ids": names, "force": True}
+        large.append((await other_workspace.editor.post("/jobs/summarize", json=body)).headers["Location"])
+    async with at_work(services):
+        await asyncio.wait_for(providers.grok.asked.wait(), PATIENCE_S)
+        body, headers = {"conversation_id": "c0"}, {"Prefer": "respond-async"}
+        path = (await workspace.editor.post("/chats/summarize", json=body, headers=headers)).headers["Location"]
+        assert (await over(workspace, path))["done"] == 1
+        states = [(await other_workspace.viewer.get(each)).json()["status"] for each in large]
+        assert states.count("completed") < JOBS_AT_ONCE / 2
+        for each in large:
+            await other_workspace.editor.delete(each)
 
 
 async def test_the_names_in_the_queue_are_not_the_environments(monkeypatch: pytest.MonkeyPatch) -> None:

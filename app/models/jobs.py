@@ -20,13 +20,19 @@ from app.schemas.enums import ItemState, JobStatus
 
 
 class Job(Base):
-    """A job, who asked for it, and how far it is; ``absent`` are ids of no conversation, the first 100.
+    """A job, who asked for it, and how far it is.
+
+    ``absent`` are ids of no conversation, the first 100; they go with conversations that come by such an id later.
 
     ``run_id`` is of the worker's run that may write: a new one ends what an earlier one may do.
     """
 
     __tablename__ = "jobs"
-    __table_args__ = (one_of("status", JobStatus), Index(None, "workspace_id", "finished_at"))
+    __table_args__ = (
+        one_of("status", JobStatus),
+        Index(None, "workspace_id", "finished_at"),
+        Index(None, "absent", postgresql_using="gin", postgresql_where=text("absent <> '{}'")),
+    )
 
     workspace_id: Mapped[BigId] = mapped_column(
         ForeignKey("workspaces.workspace_id", ondelete="CASCADE"), primary_key=True

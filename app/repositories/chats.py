@@ -115,6 +115,7 @@ _BOTH_ENDS = f"""
     ) AS m WHERE before <= $3 OR behind <= $4 ORDER BY m.timestamp, m.sequence
 """  # noqa: S608 — only constants
 
+# A job may have named a conversation before it existed.
 _DELETE = """
     WITH doomed AS (
         SELECT conversation_id FROM conversations WHERE workspace_id = $1 AND conversation_id = ANY ($2::text[])
@@ -123,6 +124,12 @@ _DELETE = """
         DELETE FROM conversations AS c USING doomed
         WHERE c.workspace_id = $1 AND c.conversation_id = doomed.conversation_id
         RETURNING c.conversation_id, c.message_count
+    ), named AS (
+        SELECT job_id FROM jobs WHERE workspace_id = $1 AND absent && $2::text[] AND absent <> '{}'
+        ORDER BY job_id FOR UPDATE
+    ), forgotten AS (
+        UPDATE jobs AS j SET absent = ARRAY(SELECT each FROM unnest(j.absent) AS each WHERE each <> ALL ($2::text[]))
+        FROM named WHERE j.workspace_id = $1 AND j.job_id = named.job_id
     )
     SELECT count(*) AS conversations, coalesce(sum(message_count), 0) AS messages,
         (SELECT count(*) FROM participants AS p JOIN gone USING (conversation_id) WHERE p.workspace_id = $1)
@@ -208,7 +215,7 @@ class ChatRepository:
         return [sealed_message(row) for row in rows]
 
     async def delete(self, workspace_id: int, conversation_ids: Sequence[str]) -> DeletedRows:
-        """Removes conversations and, through the foreign keys, everything that belongs to them."""
+        """Removes conversations, everything that belongs to them, and their ids where jobs missed them."""
         row = await self._driver.fetchrow(_DELETE, workspace_id, conversation_ids)
         return DeletedRows(**{name: int(count) for name, count in row.items()})
 

@@ -1,7 +1,8 @@
 """Jobs and their conversations.
 
-Whatever a worker's run writes first locks the job's row and looks whether the run is still the job's: an earlier one,
-believed dead, writes nothing.
+What a worker's run writes first locks the job's row and looks whether the run is still the job's: an earlier one,
+believed dead, writes nothing. Only a claim locks no more than its conversations: one that an earlier run commits late
+is taken back when the job's run has nothing begun any more.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,9 @@ SEAL_BYTES = 29
 
 SCANNED = 4
 """Among how many conversations short ones are looked for, as a multiple of how many may go together."""
+
+KEPT = "interval '30 days'"
+"""How long a job is kept that is over."""
 
 # What a model is shown of a message besides ids and text: names of fields, the sender's type, the time.
 MESSAGE_CHARACTERS = 110
@@ -46,16 +50,19 @@ _COUNT = """
     WHERE workspace_id = $1 AND job_id = $2
 """
 
-_SWEEP = """
+_SWEEP = f"""
     WITH over AS (
-        SELECT job_id FROM jobs WHERE workspace_id = $1 AND finished_at < now() - interval '30 days' LIMIT $2
+        SELECT job_id FROM jobs WHERE workspace_id = $1 AND finished_at < now() - {KEPT} LIMIT $2
     )
     DELETE FROM jobs AS j USING over WHERE j.workspace_id = $1 AND j.job_id = over.job_id
-"""
+"""  # noqa: S608 — only constants
 
 _COLUMNS = "job_id, status, total, done, failed, absent, cost_usd"
 
-_GET = f"SELECT {_COLUMNS} FROM jobs WHERE workspace_id = $1 AND job_id = $2"  # noqa: S608 — only constants
+_GET = f"""
+    SELECT {_COLUMNS} FROM jobs
+    WHERE workspace_id = $1 AND job_id = $2 AND coalesce(finished_at, now()) >= now() - {KEPT}
+"""  # noqa: S608 — only constants
 
 _ERRORS = """
     SELECT conversation_id, error FROM job_items WHERE workspace_id = $1 AND job_id = $2 AND state = 'failed'
@@ -74,14 +81,16 @@ _START = """
 """
 
 _RECOVER = """
-    WITH lost AS (
-        UPDATE job_items SET state = CASE WHEN attempts < $3 THEN 'queued' ELSE 'failed' END,
-            error = CASE WHEN attempts >= $3 THEN $4 END
-        WHERE workspace_id = $1 AND job_id = $2 AND state = 'running'
-        RETURNING state
+    WITH mine AS (
+        SELECT job_id FROM jobs WHERE workspace_id = $1 AND job_id = $2 AND run_id = $3 FOR UPDATE
+    ), lost AS (
+        UPDATE job_items AS i SET state = CASE WHEN i.attempts < $4 THEN 'queued' ELSE 'failed' END,
+            error = CASE WHEN i.attempts >= $4 THEN $5 END
+        FROM mine WHERE i.workspace_id = $1 AND i.job_id = mine.job_id AND i.state = 'running'
+        RETURNING i.state
     )
-    UPDATE jobs SET failed = failed + (SELECT count(*) FROM lost WHERE lost.state = 'failed')
-    WHERE workspace_id = $1 AND job_id = $2
+    UPDATE jobs AS j SET failed = j.failed + (SELECT count(*) FROM lost WHERE lost.state = 'failed')
+    FROM mine WHERE j.workspace_id = $1 AND j.job_id = mine.job_id
 """
 
 _CLAIM = """
@@ -211,11 +220,11 @@ class JobRepository:
         counts = len(conversation_ids), len(absent), absent[:absent_kept]
         await self._driver.execute(_COUNT, workspace_id, job_id, *counts)
         if found:
-            await enqueue(self._driver, workspace_id, job_id)
+            await enqueue(self._driver, workspace_id, job_id, len(found))
         return len(found)
 
     async def get(self, workspace_id: int, job_id: int) -> JobRow | None:
-        """Returns a job."""
+        """Returns a job, unless it has been over for too long."""
         row = await self._driver.fetchrow(_GET, workspace_id, job_id)
         return JobRow(**{**row, "status": JobStatus(row["status"])}) if row else None
 
@@ -228,15 +237,19 @@ class JobRepository:
         await self._driver.execute(_CANCEL, workspace_id, job_id)
 
     async def start(self, workspace_id: int, job_id: int, run_id: int, tries: int) -> OrderRow | None:
-        """Makes a run the job's; what an earlier one was at is begun anew, or has failed if it had its tries.
+        """Makes a run the job's, and recovers what an earlier one was at.
 
         Returns what was asked for; None if the job is over, or gone.
         """
         row = await self._driver.fetchrow(_START, workspace_id, job_id, run_id)
         if row is None:
             return None
-        await self._driver.execute(_RECOVER, workspace_id, job_id, tries, LOST)
+        await self.recover(workspace_id, job_id, run_id, tries)
         return OrderRow(*row)
+
+    async def recover(self, workspace_id: int, job_id: int, run_id: int, tries: int) -> None:
+        """Lets what counts as begun be begun anew, or fail if it had its tries; the run itself is at nothing."""
+        await self._driver.execute(_RECOVER, workspace_id, job_id, run_id, tries, LOST)
 
     async def claim(self, workspace_id: int, job_id: int, run_id: int, tried: tuple[int, int]) -> ItemRow | None:
         """Returns the next conversation, and counts the attempt; ``tried`` bounds how many there were before.

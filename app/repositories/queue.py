@@ -8,6 +8,9 @@ from pgqueuer.domain.settings import DBSettings
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 ENTRYPOINT = "summarize"
+ENTRYPOINT_FEW = "summarize_few"
+FEW = 8
+"""Up to how many conversations a job does not wait for a place among the larger ones."""
 HELD = 1_000
 
 
@@ -34,9 +37,10 @@ def queue_on(connection: asyncpg.Connection) -> Queries:
     return Queries(AsyncpgDriver(connection), QueryBuilderEnvironment(NAMES), QueryQueueBuilder(NAMES))
 
 
-async def enqueue(connection: asyncpg.Connection, workspace_id: int, job_id: int) -> None:
-    """Puts a job into the queue."""
-    await queue_on(connection).enqueue(ENTRYPOINT, orjson.dumps([workspace_id, job_id]))
+async def enqueue(connection: asyncpg.Connection, workspace_id: int, job_id: int, conversations: int) -> None:
+    """Puts a job into the queue, a smaller one before a larger one."""
+    entrypoint = ENTRYPOINT_FEW if conversations <= FEW else ENTRYPOINT
+    await queue_on(connection).enqueue(entrypoint, orjson.dumps([workspace_id, job_id]), -conversations)
 
 
 async def requeue_held(queue: Queries) -> None:

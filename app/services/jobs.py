@@ -21,11 +21,12 @@ from app.security.api_keys import random_id
 from app.services.auth import confirm
 from app.services.search import SearchService
 from app.services.summaries import SummaryService
+from app.services.turns import Turns
 
 TRIES = 3
 """How often a conversation is begun, counting those that ended with their worker."""
 ITEMS_AT_ONCE = 8
-"""How many conversations a process works on at the same time."""
+"""How many conversations a process works on at the same time; workspaces share them equally, and then their jobs."""
 STOP_GRACE_S = 8.0
 """How long a worker that is to stop waits for what it has begun."""
 BUSY_S = 0.5
@@ -61,7 +62,7 @@ class JobService:
         self._search = search
         self._summaries = summaries
         self._model = model
-        self._slots = asyncio.Semaphore(ITEMS_AT_ONCE)
+        self._turns = Turns(ITEMS_AT_ONCE)
         self._suspects = asyncio.Lock()
         self._claiming = asyncio.Lock()
 
@@ -171,24 +172,30 @@ class JobService:
             async with asyncio.TaskGroup() as lanes:
                 for _ in range(ITEMS_AT_ONCE):
                     lanes.create_task(self._lane(run, stopping, order))
+            if await self._finished(run, stopping):
+                return True
             # What may have ended a worker is tried again alone: it takes nobody along, and so is found out.
-            async with self._suspects:
-                await self._lane(run, stopping, order, tried=(1, TRIES - 1))
-            async with self._db.write() as unit:
-                over = await unit.jobs.finish(*run)
-            if over is None:
-                raise Replaced
-            if over:
+            await self._lane(run, stopping, order, alone=True)
+            if await self._finished(run, stopping):
                 return True
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), BUSY_S)
         return False
 
-    async def _lane(
-        self, run: Run, stopping: asyncio.Event, order: OrderRow, *, tried: tuple[int, int] = (0, 0)
-    ) -> None:
+    async def _finished(self, run: Run, stopping: asyncio.Event) -> bool:
+        """Ends the job if nothing of it is open; the run's lanes must have ended."""
+        async with self._db.write() as unit:
+            over = await unit.jobs.finish(*run)
+            if over is False and not stopping.is_set():  # what a stop has left begun does not count as tried
+                await unit.jobs.recover(*run, TRIES)
+        if over is None:
+            raise Replaced
+        return over
+
+    async def _lane(self, run: Run, stopping: asyncio.Event, order: OrderRow, *, alone: bool = False) -> None:
+        tried = (1, TRIES - 1) if alone else (0, 0)
         while not stopping.is_set():
-            async with self._slots:
+            async with self._suspects if alone else nullcontext(), self._turns.turn(run.workspace_id, run.job_id):
                 items = await self._claim(run, order, tried)
                 if not items:
                     return

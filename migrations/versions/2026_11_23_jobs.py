@@ -1,10 +1,9 @@
 """Jobs, and the queue that brings them to a worker."""
 
+from pathlib import Path
+
 import sqlalchemy as sa
 from alembic import op
-from pgqueuer.adapters.persistence.qb import QueryBuilderEnvironment
-
-from app.repositories.queue import NAMES
 
 revision = "0004"
 down_revision = "0003"
@@ -15,11 +14,14 @@ ROLE = "chat_insights_app"
 ALL = "SELECT, INSERT, UPDATE, DELETE"
 PRIVILEGES = {
     "jobs": ALL,
-    "job_items": ALL,
+    "job_items": "SELECT, INSERT, UPDATE",
     "pgqueuer.pgqueuer": ALL,
     "pgqueuer.pgqueuer_log": "INSERT",
     "pgqueuer.pgqueuer_statistics": "SELECT",  # a worker makes sure that it is there
 }
+
+# What pgqueuer 1.6 installs: a later one may need a migration of its own, and does not change this one.
+QUEUE = Path(__file__).with_suffix(".sql").read_text()
 
 # The library's log would grow for ever, and nobody reads it: the jobs' rows say what became of them.
 KEEP_NO_LOG = """
@@ -32,7 +34,7 @@ FOR EACH ROW EXECUTE FUNCTION pgqueuer.keep_no_log();
 def upgrade() -> None:
     create_jobs()
     create_items()
-    op.execute(QueryBuilderEnvironment(NAMES).build_install_query())
+    op.execute(QUEUE)
     op.execute(KEEP_NO_LOG)
     op.execute(f"GRANT USAGE ON SCHEMA pgqueuer TO {ROLE}")
     for table, privileges in PRIVILEGES.items():
@@ -67,6 +69,9 @@ def create_jobs() -> None:
         sa.PrimaryKeyConstraint("workspace_id", "job_id", name=op.f("jobs_pkey")),
     )
     op.create_index(op.f("jobs_workspace_id_finished_at_idx"), "jobs", ["workspace_id", "finished_at"])
+    op.create_index(
+        op.f("jobs_absent_idx"), "jobs", ["absent"], postgresql_using="gin", postgresql_where=sa.text("absent <> '{}'")
+    )
 
 
 def create_items() -> None:

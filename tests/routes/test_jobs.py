@@ -269,6 +269,18 @@ async def test_a_conversation_deleted_meanwhile_stays_deleted(
     assert postgresql.execute("SELECT count(*) FROM summaries WHERE conversation_id = 'c1'").fetchone() == (0,)
 
 
+async def test_an_id_that_came_after_its_job_goes_with_its_conversation(
+    workspace: Workspace, services: Services, chats: list[str], postgresql: psycopg.Connection
+) -> None:
+    jobs = [await create(workspace, conversation_ids=["x1", "late", "x0", *chats]) for _ in range(2)]
+    await workspace.editor.post("/chats", json=message("late"))
+    assert (await workspace.admin.delete("/chats/late")).status_code == 200
+    for job in jobs:
+        found = await read(workspace, job)
+        assert (found["failed"], [each["conversation_id"] for each in found["errors"]]) == (3, ["x1", "x0"])
+    assert "late" not in str(postgresql.execute("SELECT jobs::text FROM jobs").fetchall())
+
+
 async def test_a_job_of_nothing_but_failures_has_failed(
     workspace: Workspace, services: Services, chats: list[str], postgresql: psycopg.Connection
 ) -> None:
@@ -304,6 +316,6 @@ async def test_old_jobs_go_when_new_ones_come(
     await run_all(services, postgresql)
     postgresql.execute("UPDATE jobs SET finished_at = now() - interval '31 days'")
     postgresql.commit()
-    await create(workspace, conversation_ids=chats)
     assert (await workspace.viewer.get(f"/jobs/{job['id']}")).status_code == 404
+    await create(workspace, conversation_ids=chats)
     assert postgresql.execute("SELECT count(*) FROM job_items").fetchone() == (3,)
