@@ -97,16 +97,20 @@ def checked_insights(draft: InsightsDraft, turns: Sequence[Turn]) -> InsightsBod
 
 
 def draft_of(body: SummaryBody) -> SummaryDraft:
-    """Returns a summary as a model says one."""
-    return SummaryDraft(
+    """Returns a summary as a model says one, unchecked: with values for placeholders its texts may be longer."""
+    return SummaryDraft.model_construct(
         summary=body.summary,
         action_items=[
-            DraftActionItem(text=item.text, evidence=_quotes(item), owner=item.owner or "", due=item.due or "")
+            DraftActionItem.model_construct(
+                text=item.text, evidence=_quotes(item), owner=item.owner or "", due=item.due or ""
+            )
             for item in body.action_items
         ],
-        decisions=[DraftItem(text=item.text, evidence=_quotes(item)) for item in body.decisions],
+        decisions=[DraftItem.model_construct(text=item.text, evidence=_quotes(item)) for item in body.decisions],
         questions=[
-            DraftQuestion(text=item.text, evidence=_quotes(item), status=item.status, answer=item.answer or "")
+            DraftQuestion.model_construct(
+                text=item.text, evidence=_quotes(item), status=item.status, answer=item.answer or ""
+            )
             for item in body.questions
         ],
         sentiment=body.sentiment,
@@ -151,7 +155,7 @@ def _same(one: Item, other: Item) -> bool:
 
 
 def _quotes(item: Item) -> list[Quote]:
-    return [Quote(message_id=each.message_id, quote=each.quote) for each in item.evidence]
+    return [Quote.model_construct(message_id=each.message_id, quote=each.quote) for each in item.evidence]
 
 
 def _stated(item: DraftItem, texts: Mapping[str, str]) -> _Stated:
