@@ -15,13 +15,24 @@ def normalize(text: str) -> str:
     return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY)).strip()
 
 
-def check_quotes(quotes: Iterable[Quote], texts: Mapping[str, str]) -> tuple[list[Evidence], bool]:
+def check_quotes(
+    quotes: Iterable[Quote], texts: Mapping[str, str], known: dict[tuple[str, str], bool] | None = None
+) -> tuple[list[Evidence], bool]:
     """Returns the quotes that name a message of the conversation, and whether every quote stands where it says.
 
-    ``texts`` maps message ids to message texts, normalized. Without any quote nothing is verified.
+    ``texts`` maps message ids to message texts, normalized; ``known`` keeps what was found, so that the same quote is
+    looked for once. Without any quote nothing is verified.
     """
-    quotes = list(quotes)
+    quotes, places = list(quotes), {} if known is None else known
+
+    def stands(quote: Quote) -> bool:
+        place = quote.message_id, quote.quote
+        if place not in places:
+            wanted = normalize(quote.quote)
+            places[place] = bool(wanted) and wanted in texts[quote.message_id]
+        return places[place]
+
     kept = [quote for quote in quotes if quote.message_id in texts]
-    found = all((wanted := normalize(quote.quote)) and wanted in texts[quote.message_id] for quote in kept)
+    found = all(map(stands, kept))
     evidence = [Evidence(message_id=quote.message_id, quote=quote.quote) for quote in kept]
     return evidence, bool(kept) and found and len(kept) == len(quotes)

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -22,12 +22,15 @@ from app.schemas.analyses import Provenance
 from app.schemas.drafts import TURNS, Draft, SummariesDraft, SummaryDraft, Turn
 
 D = TypeVar("D", bound=Draft)
+T = TypeVar("T")
 
 AT_ONCE = 4
 """How many parts of a conversation are read at the same time."""
 LOCAL_S = 60.0
-LOCAL_S_PER_CHARACTER = 8e-6
+LOCAL_S_PER_CHARACTER = 1e-5
 """What the built-in engine takes at the most: so much of the deadline is kept for it."""
+CHARACTERS_PER_MESSAGE = 10
+"""A message takes the built-in engine as long as so many characters more."""
 
 NANO = 10**9
 """Money is counted in billionths of a US dollar, as it is stored."""
@@ -76,6 +79,7 @@ class Gateway:
 
     def __init__(self, hops: Sequence[Hop], *, deadline_s: float = 60.0) -> None:
         self._hops = Hops(hops)
+        self._first = hops[0].model if hops else LOCAL_MODEL
         self.deadline_s = deadline_s
 
     async def answer(
@@ -88,6 +92,7 @@ class Gateway:
         redact: bool = True,
         conversation_id: str = "",
         listener: Listener | None = None,
+        ends_at: float | None = None,
     ) -> Answer[D]:
         """Returns an answer for a whole conversation; what failed before it stands in its provenance.
 
@@ -96,16 +101,18 @@ class Gateway:
 
         A conversation that is longer than what a model reads at once is read in parts, and the answers are merged. A
         listener is told the text of the answer while it is written, and in the end all of it; of the parts nothing.
+
+        The deadline begins now, unless ``ends_at`` says when it ends, in seconds of the loop's clock.
         """
         started = time.perf_counter()
-        characters = sum(len(turn.text) for turn in turns)
-        kept_s = min(self.deadline_s / 2, characters * LOCAL_S_PER_CHARACTER)
-        run = Run(asyncio.get_running_loop().time() + self.deadline_s - kept_s, ledger or Free())
+        if ends_at is None:
+            ends_at = asyncio.get_running_loop().time() + self.deadline_s
+        run = Run(ends_at - _engine_s(turns), ledger or Free())
         read = len(turns)
         updated = False
         try:
-            names = await _names(turns, conversation_id) if redact and self._hops else None
-            shown = _shown(update, turns, names) if update else ""
+            names = await self._built(run, lambda: _names(turns, conversation_id)) if redact and self._hops else None
+            shown = await self._built(run, lambda: _shown(update, turns, names)) if update else ""
             updated = bool(update and self._hops and len(shown) <= self._hops.room)
             revealing = Edited(listener, names.reveal_start) if listener and names else listener
             if updated:
@@ -160,12 +167,11 @@ class Gateway:
 
     async def _by_providers(self, task: Task[D], turns: Sequence[Turn], run: Run, listener: Listener | None) -> D:
         if not self._hops:
-            run.digest.update(_dump(turns).encode())
+            run.digest.update((await asyncio.to_thread(_dump, turns)).encode())
             raise NoAnswer
-        parts = split(turns, self._hops.room)
-        if len(parts) == 1:
-            return await self._hops.ask(task, task.prompt, _dump(parts[0]), run, listener)
-        shown = [_part(parts, number, self._hops.room) for number in range(len(parts))]
+        shown = await self._built(run, lambda: _parts(turns, self._hops.room))
+        if len(shown) == 1:
+            return await self._hops.ask(task, task.prompt, shown[0], run, listener)
         drafts = await self._ask_all(task, task.part, shown, run)
         while len(drafts) > 1:
             texts = [draft.model_dump_json() for draft in drafts]
@@ -173,6 +179,15 @@ class Gateway:
             last = listener if len(groups) == 1 else None
             drafts = await self._ask_all(task, task.merge, groups, run, last)
         return drafts[0]
+
+    async def _built(self, run: Run, build: Callable[[], T]) -> T:
+        """Returns what is built from a conversation of any length, in a thread; raises ``NoAnswer`` if it is late."""
+        try:
+            async with asyncio.timeout_at(run.ends_at):
+                return await asyncio.to_thread(build)
+        except TimeoutError:
+            run.fell(self._first, "timeout")
+            raise NoAnswer from None
 
     async def _ask_all(
         self, task: Task[D], prompt: str, shown: Sequence[str], run: Run, listener: Listener | None = None
@@ -207,6 +222,10 @@ def _provenance(task: Task[D], run: Run, started: float) -> Provenance:
     )
 
 
+def _engine_s(turns: Sequence[Turn]) -> float:
+    return LOCAL_S_PER_CHARACTER * sum(min(len(turn.text), MESSAGE_CHARS) + CHARACTERS_PER_MESSAGE for turn in turns)
+
+
 async def _by_engine(task: Task[D], turns: Sequence[Turn]) -> D:
     try:
         async with asyncio.timeout(LOCAL_S):
@@ -220,9 +239,9 @@ def _dump(turns: Sequence[Turn]) -> str:
     return TURNS.dump_json(list(turns)).decode()
 
 
-async def _names(turns: Sequence[Turn], conversation_id: str) -> Pseudonyms:
+def _names(turns: Sequence[Turn], conversation_id: str) -> Pseudonyms:
     try:
-        return await asyncio.to_thread(Pseudonyms, turns, conversation_id)
+        return Pseudonyms(turns, conversation_id)
     except Exception as error:  # noqa: BLE001 — what cannot be hidden is shown to nobody
         _log.error("not_hidden", error=type(error).__name__)
         raise NoAnswer from None
@@ -242,6 +261,11 @@ def _hidden(node: Any, names: Pseudonyms) -> Any:
     if isinstance(node, list):
         return [_hidden(part, names) for part in node]
     return names.hide(node) if isinstance(node, str) else node
+
+
+def _parts(turns: Sequence[Turn], room: int) -> list[str]:
+    parts = split(turns, room)
+    return [_part(parts, number, room) for number in range(len(parts))] if len(parts) > 1 else [_dump(parts[0])]
 
 
 def _part(parts: Sequence[Sequence[Turn]], number: int, room: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeGuard, TypeVar
 from pydantic import TypeAdapter
 
 from app.db import Database
-from app.errors import NotFound, Problem
+from app.errors import NotFound, Problem, Unavailable
 from app.llm.gateway import Answer, Gateway, Update
 from app.llm.streaming import Listener
 from app.llm.tasks import Task
@@ -26,7 +26,7 @@ from app.schemas.analyses import (
 )
 from app.schemas.drafts import Draft, Turn
 from app.schemas.enums import Outcome, Role, Sentiment
-from app.schemas.rows import AnalysisRow, ConversationRow, Labels
+from app.schemas.rows import AnalysisRow, ConversationRow, Labels, SealedMessage
 from app.schemas.viewer import Viewer
 from app.security.blind_index import keyword_hash
 from app.security.encryption import MESSAGE, WorkspaceKeys
@@ -36,12 +36,17 @@ from app.services.notices import announce
 from app.services.usage import UsageService
 from app.services.workspaces import WorkspaceService
 
-HEAD_BYTES = 2**22
-TAIL_BYTES = 3 * 2**22
-"""How much of a conversation's ends is read at the most; what lies between them is told in the coverage."""
+HEAD_BYTES = 2**20
+TAIL_BYTES = 3 * 2**20
+"""How much of a conversation's ends is read at the most; what lies between them is told in the coverage.
+
+Placeholders and the built-in engine take so much together in less than half of the default deadline.
+"""
 
 POLL_S = 0.2
 """When a conversation that somebody else is reading is looked at again."""
+LATE_S = 2.0
+"""By how much an answer may come after the deadline."""
 
 D = TypeVar("D", bound=Draft)
 B = TypeVar("B", SummaryBody, InsightsBody)
@@ -130,16 +135,15 @@ class AnalysisService(ABC, Generic[D, B, R]):
     async def _made(self, viewer: Viewer, conversation_id: str, known: datetime | None) -> R:
         """Returns an analysis of all the messages that are there now, and not the ``known`` one again."""
         key = viewer.workspace_id, conversation_id
+        ends_at = asyncio.get_running_loop().time() + self._gateway.deadline_s
         if earlier := self._running.get(key):
             # What it makes is good enough, unless it had begun before a message that this request is to see.
             with suppress(Problem):
                 await asyncio.shield(earlier)
-                found = await self._stored(*key)
-                if self._is_new(found, known):
-                    return found
+        # The first of those who waited begins the next run: what is left of its deadline is the least.
         running = self._running.get(key)
         if running is None:
-            running = self._running[key] = asyncio.create_task(self._make(viewer, conversation_id, known))
+            running = self._running[key] = asyncio.create_task(self._make(viewer, conversation_id, known, ends_at))
             running.add_done_callback(lambda done: self._ended(key, done))
         await asyncio.shield(running)
         return await self.get(viewer, conversation_id)
@@ -153,20 +157,22 @@ class AnalysisService(ABC, Generic[D, B, R]):
     def _is_new(self, found: R | None, known: datetime | None) -> TypeGuard[R]:
         return found is not None and not found.stale and found.updated_at != known
 
-    async def _make(self, viewer: Viewer, conversation_id: str, known: datetime | None) -> None:
+    async def _make(self, viewer: Viewer, conversation_id: str, known: datetime | None, ends_at: float) -> None:
         while True:
             async with self._claims.tried(self.kind, viewer.workspace_id, conversation_id) as claim_id:
-                if claim_id is not None:
-                    # Somebody else may have been quicker, between the look at what is stored and the claim.
-                    found = await self._stored(viewer.workspace_id, conversation_id)
-                    if self._is_new(found, known):
-                        return
-                    if await self._ask(viewer, conversation_id, claim_id, anew=known is not None):
-                        return
+                # Somebody else may have been quicker: before the claim, or the one who has it.
+                if self._is_new(await self._stored(viewer.workspace_id, conversation_id), known):
+                    return
+                if claim_id is not None and await self._ask(
+                    viewer, conversation_id, claim_id, anew=known is not None, ends_at=ends_at
+                ):
+                    return
             if claim_id is None:
+                if asyncio.get_running_loop().time() > ends_at + LATE_S:
+                    raise Unavailable("The conversation is still being read for somebody else.")
                 await asyncio.sleep(POLL_S)
 
-    async def _ask(self, viewer: Viewer, conversation_id: str, claim_id: int, *, anew: bool) -> bool:
+    async def _ask(self, viewer: Viewer, conversation_id: str, claim_id: int, *, anew: bool, ends_at: float) -> bool:
         """Asks the models and stores what they say; returns False if that took longer than the lease.
 
         ``anew`` is about the whole conversation, otherwise what is new may be enough.
@@ -181,6 +187,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
                 redact=reading.redact,
                 conversation_id=conversation_id,
                 listener=listener,
+                ends_at=ends_at,
             )
             return await self._keep(reading, answer, claim_id)
 
@@ -197,16 +204,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
             row = None if anew else await unit.analyses.get(self.kind, workspace_id, conversation_id)
         if not sealed:
             raise NotFound("The conversation was deleted meanwhile.")
-        turns = [
-            Turn.model_construct(
-                message_id=message.message_id,
-                user_id=message.user_id,
-                user_type=message.user_type,
-                timestamp=message.timestamp,
-                text=cipher.open(MESSAGE, message.message_id, message.content),
-            )
-            for message in sealed
-        ]
+        turns = await asyncio.to_thread(_opened_turns, sealed, cipher.open)
         total = found.conversation.message_count
         new = [place for place, message in enumerate(sealed) if row and message.sequence > (row.through_sequence or 0)]
         # Made from what was said before only if that read all of the rest.
@@ -286,3 +284,16 @@ class AnalysisService(ABC, Generic[D, B, R]):
 
     def _unsealed(self, row: AnalysisRow, unseal: Any) -> dict[str, Any]:
         return {name: _json.validate_json(unseal(self.kind, name, blob)) for name, blob in row.parts.items() if blob}
+
+
+def _opened_turns(sealed: Sequence[SealedMessage], unseal: Any) -> list[Turn]:
+    return [
+        Turn.model_construct(
+            message_id=message.message_id,
+            user_id=message.user_id,
+            user_type=message.user_type,
+            timestamp=message.timestamp,
+            text=unseal(MESSAGE, message.message_id, message.content),
+        )
+        for message in sealed
+    ]

@@ -42,18 +42,20 @@ class _Stated(TypedDict):
 def checked_summary(draft: SummaryDraft, turns: Sequence[Turn]) -> SummaryBody:
     """Returns a summary whose items say whether their quotes stand there, and whose owners are senders."""
     texts = {turn.message_id: normalize(turn.text) for turn in turns}
+    known: dict[tuple[str, str], bool] = {}
     senders = {turn.user_id for turn in turns}
     return SummaryBody(
         summary=draft.summary,
         action_items=[
             ActionItem(
-                **_stated(item, texts), owner=item.owner if item.owner in senders else None, due=item.due or None
+                **_stated(item, texts, known), owner=item.owner if item.owner in senders else None, due=item.due or None
             )
             for item in draft.action_items
         ],
-        decisions=[Item(**_stated(item, texts)) for item in draft.decisions],
+        decisions=[Item(**_stated(item, texts, known)) for item in draft.decisions],
         questions=[
-            Question(**_stated(item, texts), status=item.status, answer=item.answer or None) for item in draft.questions
+            Question(**_stated(item, texts, known), status=item.status, answer=item.answer or None)
+            for item in draft.questions
         ],
         sentiment=draft.sentiment,
         outcome=draft.outcome,
@@ -97,16 +99,20 @@ def checked_insights(draft: InsightsDraft, turns: Sequence[Turn]) -> InsightsBod
 
 
 def draft_of(body: SummaryBody) -> SummaryDraft:
-    """Returns a summary as a model says one."""
-    return SummaryDraft(
+    """Returns a summary as a model says one, unchecked: with values for placeholders its texts may be longer."""
+    return SummaryDraft.model_construct(
         summary=body.summary,
         action_items=[
-            DraftActionItem(text=item.text, evidence=_quotes(item), owner=item.owner or "", due=item.due or "")
+            DraftActionItem.model_construct(
+                text=item.text, evidence=_quotes(item), owner=item.owner or "", due=item.due or ""
+            )
             for item in body.action_items
         ],
-        decisions=[DraftItem(text=item.text, evidence=_quotes(item)) for item in body.decisions],
+        decisions=[DraftItem.model_construct(text=item.text, evidence=_quotes(item)) for item in body.decisions],
         questions=[
-            DraftQuestion(text=item.text, evidence=_quotes(item), status=item.status, answer=item.answer or "")
+            DraftQuestion.model_construct(
+                text=item.text, evidence=_quotes(item), status=item.status, answer=item.answer or ""
+            )
             for item in body.questions
         ],
         sentiment=body.sentiment,
@@ -124,18 +130,19 @@ def changes(before: SummaryBody, now: SummaryBody) -> Changes:
         ("question", before.questions, now.questions),
     ]
     for kind, old, new in kinds:
-        left = list(old)
+        left = [(each, _marks(each)) for each in old]
         for item in new:
-            was = next((each for each in left if _same(each, item)), None)
-            if was is None:
+            marks = _marks(item)
+            place = next((place for place, (_, others) in enumerate(left) if not marks.isdisjoint(others)), None)
+            if place is None:
                 found.opened.append(Change(kind=kind, text=item.text))
                 continue
-            left.remove(was)
+            was, _ = left.pop(place)
             if _is_open(was) and not _is_open(item):
                 found.closed.append(Change(kind=kind, text=item.text))
             elif was.model_dump(exclude={"evidence", "verified"}) != item.model_dump(exclude={"evidence", "verified"}):
                 found.changed.append(Change(kind=kind, text=item.text))
-        found.closed.extend(Change(kind=kind, text=each.text) for each in left if _is_open(each))
+        found.closed.extend(Change(kind=kind, text=each.text) for each, _ in left if _is_open(each))
     return found
 
 
@@ -143,17 +150,16 @@ def _is_open(item: Item) -> bool:
     return isinstance(item, ActionItem) or (isinstance(item, Question) and item.status is QuestionStatus.UNANSWERED)
 
 
-def _same(one: Item, other: Item) -> bool:
-    passages = {(each.message_id, normalize(each.quote)) for each in one.evidence}
-    return normalize(one.text).casefold() == normalize(other.text).casefold() or any(
-        (each.message_id, normalize(each.quote)) in passages for each in other.evidence
-    )
+def _marks(item: Item) -> frozenset[tuple[str, ...]]:
+    """Returns what an item is known by: its words, and the passages that support it."""
+    words = normalize(item.text).casefold()
+    return frozenset([(words,), *((each.message_id, normalize(each.quote)) for each in item.evidence)])
 
 
 def _quotes(item: Item) -> list[Quote]:
-    return [Quote(message_id=each.message_id, quote=each.quote) for each in item.evidence]
+    return [Quote.model_construct(message_id=each.message_id, quote=each.quote) for each in item.evidence]
 
 
-def _stated(item: DraftItem, texts: Mapping[str, str]) -> _Stated:
-    evidence, verified = check_quotes(item.evidence, texts)
+def _stated(item: DraftItem, texts: Mapping[str, str], known: dict[tuple[str, str], bool]) -> _Stated:
+    evidence, verified = check_quotes(item.evidence, texts, known)
     return {"text": item.text, "evidence": evidence, "verified": verified}

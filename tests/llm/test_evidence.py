@@ -1,5 +1,6 @@
 """What is kept of a model's answer: quotes found again, ids that exist, and how much was read."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -8,9 +9,10 @@ from hypothesis import strategies as st
 
 from app.llm.chunking import earlier, split
 from app.llm.evidence import check_quotes, normalize
+from app.schemas.analyses import Changes, SummaryBody
 from app.schemas.drafts import TURNS, InsightsDraft, Quote, SummaryDraft, Turn
 from app.schemas.enums import UserType
-from app.services.drafts import checked_insights, checked_summary
+from app.services.drafts import changes, checked_insights, checked_summary
 from tests.support.providers import insights_answer, summary_answer
 
 TEXT = "I’d like a refund — 42 € for\nthe “ﬁne” one,\u00a0please."
@@ -108,6 +110,21 @@ def test_insights_speak_of_existing_senders_and_messages_once_and_in_order() -> 
         ("m3", CHAT[2].timestamp, 0.25),
     ]
     assert (kept.outcome.evidence, kept.outcome.verified) == ([], False)
+
+
+def test_the_largest_answers_are_compared_in_moments() -> None:
+    def body(word: str, wanted: str) -> SummaryBody:
+        quotes = [{"message_id": "m1", "quote": f"{word} {number} " + "é w" * 60} for number in range(20)]
+        asked = {"evidence": quotes, "status": "unanswered", "answer": ""}
+        questions = [{**asked, "text": f"{wanted} {number}"} for number in range(200)]
+        return checked_summary(SummaryDraft.model_validate(summary_answer(questions=questions)), CHAT)
+
+    began = time.process_time()
+    found = changes(body("old", "who"), body("new", "what"))
+    assert time.process_time() - began < 3
+    assert (len(found.opened), len(found.closed), found.changed) == (200, 200, [])
+    assert changes(body("old", "who"), body("new", "who")) == Changes(opened=[], closed=[], changed=[])
+    assert len(changes(body("old", "who"), body("old", "what")).changed) == 200
 
 
 @given(st.lists(st.text(alphabet='a"\n\x01é😀', max_size=2_000), min_size=1, max_size=30), st.integers(400, 6_000))

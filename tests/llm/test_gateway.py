@@ -76,12 +76,15 @@ def _first_calls() -> None:
     asyncio.run(call())
 
 
-def gateway(url: str, *, grok_s: float = 30.0, gemini_s: float = 30.0, max_chars: int = 100_000) -> Gateway:
+def gateway(
+    url: str, *, grok_s: float = 30.0, gemini_s: float = 30.0, max_chars: int = 100_000, deadline_s: float = 60.0
+) -> Gateway:
     return Gateway(
         [
             Hop(GROK, grok_s, max_chars, XAI_KEY, f"{url}/xai/v1"),
             Hop(GEMINI, gemini_s, max_chars, GEMINI_KEY, f"{url}/gemini/v1beta"),
-        ]
+        ],
+        deadline_s=deadline_s,
     )
 
 
@@ -249,6 +252,18 @@ async def test_a_message_cannot_leave_its_place_in_the_transcript(providers: Pro
 async def test_the_built_in_engine_takes_the_longest_message_and_says_that_it_did_not_read_its_end() -> None:
     answer = await Gateway([]).answer(SUMMARY, [turn("m1", "\x01\n" * 2**19), turn("m2", "late " * 4_000)])
     assert (answer.provenance.model, answer.messages_read) == (LOCAL_MODEL, 1)
+
+
+@pytest.mark.parametrize(("count", "words"), [(3, 2**18), (12, 4_000)])
+async def test_what_takes_too_long_to_hide_or_to_read_is_shown_to_nobody(
+    providers: Providers, count: int, words: int
+) -> None:
+    turns = [turn(f"m{number}", "late " * words) for number in range(count)]
+    async with asyncio.timeout(6):
+        answer = await gateway(providers.url, deadline_s=2).answer(SUMMARY, turns)
+    made = answer.provenance
+    assert (made.model, [(each.model, each.reason) for each in made.fallbacks]) == (LOCAL_MODEL, [(GROK, "timeout")])
+    assert not providers.requests
 
 
 async def test_when_even_the_built_in_engine_fails_the_service_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from app.llm.tasks import SUMMARY
 from app.settings import Settings
 from tests.support.api import Workspace, message
-from tests.support.providers import Providers, failure, grok_reply, open_providers, summary_answer
+from tests.support.providers import Providers, Reply, Request, failure, grok_reply, open_providers, summary_answer
 
 
 @pytest.fixture
@@ -52,8 +52,12 @@ async def summarize(workspace: Workspace, **more: Any) -> dict[str, Any]:
 
 def asked(models: Providers) -> tuple[str, Any]:
     """Returns prompt and transcript of the latest call."""
-    system, user = models.grok.requests[-1].body["messages"]
-    return system["content"], json.loads(user["content"])
+    request = models.grok.requests[-1]
+    return request.body["messages"][0]["content"], transcript(request)
+
+
+def transcript(request: Request) -> Any:
+    return json.loads(request.body["messages"][1]["content"])
 
 
 def item(text: str, message_id: str, **more: str) -> dict[str, Any]:
@@ -134,6 +138,40 @@ async def test_otherwise_the_whole_conversation_is_read(workspace: Workspace, mo
     assert prompt == SUMMARY.prompt
     assert len(shown) == found["coverage"]["messages_read"] == (41 if why == "much is new" else 21)
     assert found["changes"] is None
+
+
+async def test_what_values_make_longer_than_a_model_may_write_is_kept_and_brought_up_to_date(
+    workspace: Workspace, models: Providers
+) -> None:
+    text = "word " * 390 + "mail anna.maria.longname@example-company.com or anna.second.longname@example-company.com"
+    sent = [message(message_id="m99", message_content=text, timestamp="2026-11-01T10:00:00Z")]
+    assert (await workspace.editor.post("/chats", json=sent)).status_code == 201
+    await add(workspace, *range(5))
+
+    def respond(request: Request) -> Reply:
+        [hidden] = [each for each in transcript(request) if each["text"].startswith("word")]
+        assert len(hidden["text"]) < 2_000 < len(text)
+        quote = {"message_id": hidden["message_id"], "quote": hidden["text"]}
+        email = hidden["text"].split()[-1]
+        return grok_reply(
+            summary_answer(
+                summary=f"{email} " * 1_000,
+                decisions=[{"text": hidden["text"], "evidence": [quote]}],
+                keywords=[f"{email} " * 5],
+            )
+        )
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(models.grok, "respond", respond)
+        found = await summarize(workspace)
+    [decision] = found["decisions"]
+    assert (decision["text"], decision["verified"], decision["evidence"][0]["quote"]) == (text, True, text)
+    assert found["summary"].count("anna.second.longname@example-company.com") == 1_000
+    await add(workspace, 20)
+    assert (await summarize(workspace))["provenance"]["model"].startswith("xai/")
+    prompt, shown = asked(models)
+    assert (prompt, len(shown["before"]["decisions"])) == (SUMMARY.update, 1)
+    assert "longname" not in json.dumps(shown)
 
 
 @pytest.mark.usefixtures("first")

@@ -40,8 +40,14 @@ async def providers() -> AsyncIterator[Providers]:
 
 
 @pytest.fixture
-def settings(settings: Settings, providers: Providers) -> Settings:
-    return settings.model_copy(update={**providers.settings, "llm_max_input_chars": 20_000})
+def deadline_s() -> float:
+    return 60.0
+
+
+@pytest.fixture
+def settings(settings: Settings, providers: Providers, deadline_s: float) -> Settings:
+    more = {"llm_max_input_chars": 20_000, "llm_deadline_s": deadline_s}
+    return settings.model_copy(update={**providers.settings, **more})
 
 
 @pytest.fixture
@@ -205,6 +211,41 @@ async def test_who_joins_a_running_call_after_a_new_message_gets_a_summary_that_
     assert (await early).status_code == 200
     assert (await late).json()["coverage"] == {"messages_read": 3, "messages_total": 3, "complete": True}
     assert len(providers.requests) == 2
+
+
+@pytest.mark.usefixtures("chat")
+@pytest.mark.parametrize("deadline_s", [4.0])
+async def test_who_joins_a_call_that_hangs_waits_for_one_deadline_all_the_same(
+    workspace: Workspace, providers: Providers, deadline_s: float
+) -> None:
+    providers.grok.hold()
+    early = asyncio.create_task(summarize(workspace))
+    await providers.grok.asked.wait()
+    await store(workspace)
+    async with asyncio.timeout(deadline_s + 2):
+        late = (await summarize(workspace)).json()
+    assert (await early).json()["coverage"]["messages_total"] == 2
+    assert (late["provenance"]["provider"], late["coverage"]["messages_total"]) == ("local", 3)
+
+
+@pytest.mark.usefixtures("chat")
+@pytest.mark.parametrize("deadline_s", [0.5])
+async def test_who_waits_for_another_instance_waits_for_one_deadline_too(
+    workspace: Workspace, postgresql: psycopg.Connection[Any], deadline_s: float
+) -> None:
+    await summarize(workspace)
+    await store(workspace)
+    postgresql.execute(
+        "INSERT INTO analysis_claims (workspace_id, conversation_id, kind, claim_id, leased_until)"
+        " SELECT workspace_id, conversation_id, 'summary', 1, now() + interval '1 hour' FROM conversations"
+    )
+    postgresql.commit()
+    async with asyncio.timeout(deadline_s + 3):
+        answer = await summarize(workspace)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    postgresql.execute("DELETE FROM analysis_claims")
+    postgresql.commit()
+    assert (await summarize(workspace)).json()["coverage"]["messages_total"] == 3
 
 
 @pytest.mark.usefixtures("chat")
