@@ -44,6 +44,11 @@ STATEMENTS, KINDS, SIZE = "statements", "kinds of canaries", "size"
 """What a test's report says of the walls."""
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Returns how many processes run tests: some of the time each waits for deadlines and for the database."""
+    return min((os.cpu_count() or 1) + 1, 4)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Starts PostgreSQL for the session, if tests run in this process."""
     for name in [*Settings.model_fields, "env_file"]:

@@ -270,8 +270,8 @@ class Watching:
         self.told.append(f"restarted: {reason}")
 
 
-async def test_ten_thousand_small_chunks_are_told_now_and_then(providers: Providers) -> None:
-    said = summary_answer(summary="".join(f"{number:05}" for number in range(2_000)))
+async def test_thousands_of_small_chunks_are_told_now_and_then(providers: Providers) -> None:
+    said = summary_answer(summary="".join(f"{number:05}" for number in range(600)))
     providers.grok.reply = grok_reply(said, pieces=list(json.dumps(said)))
     watching, turns_of_the_loop, loop = Watching(), 0, asyncio.get_running_loop()
 

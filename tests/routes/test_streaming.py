@@ -221,9 +221,10 @@ async def test_placeholders_are_never_shown_by_halves(
 ) -> None:
     mail = "ana.person@example.com"
     await store(workspace, "m2", message_content=f"Write to {mail}, I am ana.")
-    text = "[EMAIL_1] wants [EMAIL_1], EMAIL_1 and [EMAIL_99] of [MESSAGE_1] [not one] EMAIL_"
+    text = "[EMAIL_1], EMAIL_1, [EMAIL_99], [MESSAGE_1] [not one] EMAIL_"
     said = json.dumps(summary_answer(summary=text))
-    providers.grok.reply = grok_reply(said, pieces=list(said))
+    shown, rest = said[: len(text) + 20], said[len(text) + 20 :]
+    providers.grok.reply = grok_reply(said, pieces=[*shown, rest])
     held(providers)
     providers.grok.reply = replace(providers.grok.reply, manner="drip")
     providers.grok.middle.set()
@@ -232,7 +233,7 @@ async def test_placeholders_are_never_shown_by_halves(
     sent = json.dumps(providers.grok.requests[0].body)
     assert mail not in sent
     final = events[-1][1]["summary"]
-    assert final == f"{mail} wants {mail}, {mail} and [EMAIL_99] of m1 [not one] EMAIL_"
+    assert final == f"{mail}, {mail}, [EMAIL_99], m1 [not one] EMAIL_"
     deltas = [data["text"] for name, data in events if name == "summary.delta"]
     assert len(deltas) > 5
     assert "".join(deltas) == final

@@ -285,7 +285,7 @@ async def test_a_defect_is_told_without_its_text_and_does_not_block_the_next_req
 
 async def test_a_conversation_of_any_length_is_read_whole(workspace: Workspace, providers: Providers) -> None:
     complete = {"messages_read": 2_000, "messages_total": 2_000, "complete": True}
-    sent = [message(message_id=f"m{n:04}", message_content=f"Parcel {n} is late.") for n in range(2_000)]
+    sent = [message(message_id=f"m{n:04}", message_content=f"Line {n:04} of it.") for n in range(2_000)]
     assert (await workspace.editor.post("/chats", json=sent)).status_code == 201
     assert (await summarize(workspace)).json()["coverage"] == complete
     transcripts = [json.loads(request.body["messages"][1]["content"]) for request in providers.grok.requests]
