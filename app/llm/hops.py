@@ -27,6 +27,8 @@ MOST_CALLS = 3
 """How often providers are called for one prompt at the most, repairs and fallback included."""
 PATIENCE_S = 3.0
 """For how long a provider that asks for patience is waited for; for longer the next one is asked."""
+TIMER_S = 0.01
+"""By how much a timer may be early; before its time the provider would be left alone still."""
 MAX_ANSWER_TOKENS = 16_384
 
 _REPAIRED = ("invalid_answer", "empty_answer", "cut_answer")
@@ -173,7 +175,7 @@ class Hops:
                     {"role": "user", "content": _REPAIR},
                 ]
             elif again and wait_s is not None and wait_s <= min(PATIENCE_S, run.left_s):
-                await asyncio.sleep(wait_s)
+                await asyncio.sleep(wait_s + TIMER_S)
             elif not (again and last and reason == "unavailable" and wait_s is None):
                 break
             again = False
