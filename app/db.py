@@ -154,7 +154,7 @@ class Database:
                     if topics:
                         self.on_commit(topics)
                     # Called off while it began or ended: the next transactions would run inside this one, uncommitted.
-                    if not begun or driver.is_in_transaction():
+                    if not driver.is_closed() and (not begun or driver.is_in_transaction()):
                         driver.terminate()
                     if driver.is_closed():
                         await connection.invalidate()
