@@ -18,6 +18,7 @@ from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.jobs import JobRepository
 from app.repositories.live import LiveRepository
 from app.repositories.members import MemberRepository
+from app.repositories.runs import RunRepository
 from app.repositories.search import SearchRepository
 from app.repositories.usage import UsageRepository
 from app.repositories.workspaces import WorkspaceRepository
@@ -62,6 +63,7 @@ class Unit:
     jobs: JobRepository
     live: LiveRepository
     members: MemberRepository
+    runs: RunRepository
     search: SearchRepository
     usage: UsageRepository
     workspaces: WorkspaceRepository
@@ -137,6 +139,7 @@ class Database:
                     JobRepository(driver),
                     LiveRepository(driver),
                     MemberRepository(connection),
+                    RunRepository(driver),
                     SearchRepository(driver),
                     UsageRepository(connection),
                     WorkspaceRepository(connection),

@@ -22,8 +22,8 @@ from app import worker
 from app.embedded import embedded_server
 from app.factory import Services, build
 from app.main import create_app
-from app.repositories.jobs import LOST
 from app.repositories.queue import FEW, NAMES, queue_on
+from app.repositories.runs import LOST
 from app.services.jobs import ITEMS_AT_ONCE, TRIES, Replaced, Run
 from app.settings import Settings
 from app.worker import JOBS_AT_ONCE
@@ -319,9 +319,9 @@ async def test_what_a_run_claims_while_it_is_replaced_is_not_begun_for_ever(
     [entry] = queued(postgresql)
     db, earlier = services.jobs._db, Run(*entry, 1)
     async with db.write() as unit:
-        assert await unit.jobs.start(*earlier, TRIES)
+        assert await unit.runs.start(*earlier, TRIES)
     async with db.write() as unit:
-        claimed = await unit.jobs.claim(*earlier, (0, 0))
+        claimed = await unit.runs.claim(*earlier, (0, 0))
         assert claimed
         later = asyncio.create_task(services.jobs.run(*entry, asyncio.Event()))
         await until(lambda: sorted(items(postgresql).values())[:2] == [("done", 1, None)] * 2)

@@ -149,7 +149,7 @@ class JobService:
         """
         run = Run(workspace_id, job_id, random_id())
         async with self._db.write() as unit:
-            order = await unit.jobs.start(*run, TRIES)
+            order = await unit.runs.start(*run, TRIES)
         if order is None:
             return True
         working = asyncio.ensure_future(self._work(run, stopping, order))
@@ -164,7 +164,7 @@ class JobService:
         over = not working.cancelled() and working.result()
         if not over:
             async with self._db.write() as unit:
-                await unit.jobs.release(*run)
+                await unit.runs.release(*run)
         return over
 
     async def _work(self, run: Run, stopping: asyncio.Event, order: OrderRow) -> bool:
@@ -185,9 +185,9 @@ class JobService:
     async def _finished(self, run: Run, stopping: asyncio.Event) -> bool:
         """Ends the job if nothing of it is open; the run's lanes must have ended."""
         async with self._db.write() as unit:
-            over = await unit.jobs.finish(*run)
+            over = await unit.runs.finish(*run)
             if over is False and not stopping.is_set():  # what a stop has left begun does not count as tried
-                await unit.jobs.recover(*run, TRIES)
+                await unit.runs.recover(*run, TRIES)
         if over is None:
             raise Replaced
         return over
@@ -204,7 +204,7 @@ class JobService:
                     continue
                 for item in await self._together(run, items, order):
                     async with self._db.read() as unit:
-                        goes_on = await unit.jobs.goes_on(*run)
+                        goes_on = await unit.runs.goes_on(*run)
                     if stopping.is_set() or not goes_on:
                         return
                     await self._settle(run, item, *await self._attempt(run.workspace_id, item, order))
@@ -214,9 +214,9 @@ class JobService:
         together = tried == (0, 0) and self._may_batch(order.batch)
         # One after another: of two at once, each would lock a part of what goes together.
         async with self._claiming if together else nullcontext(), self._db.write() as unit:
-            if together and (items := await unit.jobs.claim_short(*run, BATCH)):
+            if together and (items := await unit.runs.claim_short(*run, BATCH)):
                 return items
-            item = await unit.jobs.claim(*run, tried)
+            item = await unit.runs.claim(*run, tried)
             return [item] if item else []
 
     async def _together(self, run: Run, items: list[ItemRow], order: OrderRow) -> list[ItemRow]:
@@ -230,7 +230,7 @@ class JobService:
             return items
         if made.lost_usd:
             async with self._db.write() as unit:
-                await unit.jobs.charge(*run, made.lost_usd)
+                await unit.runs.charge(*run, made.lost_usd)
         left = [item for item in items if item.conversation_id not in made.costs]
         for item in items:
             if item not in left:
@@ -239,7 +239,7 @@ class JobService:
 
     async def _settle(self, run: Run, item: ItemRow, state: ItemState, error: str | None, cost: float) -> None:
         async with self._db.write() as unit:
-            await unit.jobs.settle(*run, item.conversation_id, state, error, cost)
+            await unit.runs.settle(*run, item.conversation_id, state, error, cost)
 
     async def _attempt(self, workspace_id: int, item: ItemRow, order: OrderRow) -> tuple[ItemState, str | None, float]:
         """Returns what became of a conversation, the code if it failed, and what it cost in US dollars."""

@@ -12,7 +12,7 @@ import pytest
 
 from app.factory import Services
 from app.llm.tasks import SUMMARIES, SUMMARY
-from app.repositories.jobs import LOST
+from app.repositories.runs import LOST
 from app.services.jobs import BATCH, TRIES
 from app.settings import Settings
 from tests.routes.test_usage import COST, RESERVED
