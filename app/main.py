@@ -23,7 +23,7 @@ from app.routes import (
     members,
     workspaces,
 )
-from app.routes.deps import documented_schemas
+from app.routes.bodies import documented_schemas
 from app.routes.middleware import FrontDoor
 from app.routes.problems import add_handlers
 from app.settings import load_settings

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import TypeAdapter
 
-from app.routes.deps import Analyst, App, ConversationId, Member, Reader, json_body, read_json, reference, reply
+from app.routes.bodies import json_body, read_json, reference, reply
+from app.routes.deps import Analyst, App, ConversationId, Member, Reader
 from app.routes.idempotency import Answer, Attempt, IdempotencyKey, once
 from app.routes.jobs import accepted
 from app.routes.problems import describe

@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import TypeAdapter
 
-from app.routes.deps import Admin, App, BudgetScope, Reader, json_body, read_json, reference, reply
+from app.routes.bodies import json_body, read_json, reference, reply
+from app.routes.deps import Admin, App, BudgetScope, Reader
 from app.routes.problems import describe
 from app.schemas.usage import BudgetIn, Usage, UsageQuery
 

@@ -4,7 +4,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from app.routes.deps import AdminReader, App, reply
+from app.routes.bodies import reply
+from app.routes.deps import AdminReader, App
 from app.routes.problems import describe
 from app.schemas.accounts import AuditList, AuditQuery
 

@@ -10,6 +10,7 @@ from pydantic import Field, TypeAdapter
 
 from app.errors import CrossSite, Problem, Unauthenticated
 from app.factory import Services
+from app.routes.bodies import json_body, read_json, reference, reply
 from app.routes.deps import (
     SESSION_COOKIE,
     Admin,
@@ -23,11 +24,7 @@ from app.routes.deps import (
     bearer_scheme,
     cookie_scheme,
     counted,
-    json_body,
     key_scheme,
-    read_json,
-    reference,
-    reply,
     spend,
     viewer_of,
 )

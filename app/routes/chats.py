@@ -8,20 +8,8 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, TypeAdapter
 
 from app.errors import UnsupportedMediaType
-from app.routes.deps import (
-    Admin,
-    App,
-    ConversationId,
-    Editor,
-    Reader,
-    Searcher,
-    UserId,
-    json_body,
-    media_type,
-    read_json,
-    reference,
-    reply,
-)
+from app.routes.bodies import json_body, media_type, read_json, reference, reply
+from app.routes.deps import Admin, App, ConversationId, Editor, Reader, Searcher, UserId
 from app.routes.idempotency import Attempt, IdempotencyKey, once
 from app.routes.problems import describe
 from app.schemas.chats import (

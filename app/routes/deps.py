@@ -1,49 +1,35 @@
-"""What routes are handed: the services, who is asking, ids from the path, bodies."""
+"""What routes are handed: the services, who is asking, ids from the path."""
 
-import asyncio
 import ipaddress
 import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from http import HTTPStatus
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 from urllib.parse import unquote_to_bytes
 
-from fastapi import Depends, Path, Request, Response, Security
+from fastapi import Depends, Path, Request, Security
 from fastapi.security import APIKeyCookie, APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError, WithJsonSchema
-from pydantic.json_schema import models_json_schema
+from pydantic import BeforeValidator, WithJsonSchema
 from starlette.requests import HTTPConnection
 
 from app.errors import (
     CrossSite,
     Forbidden,
-    Invalid,
-    Malformed,
     Problem,
     TooManyRequests,
     Unauthenticated,
-    UnsupportedMediaType,
 )
 from app.factory import Services
-from app.schemas.accounts import KeyIn, KeyRotation, MemberChange, MemberIn, TokenRequest, WorkspaceChange
-from app.schemas.analyses import AnalysisRequest
 from app.schemas.base import Id
-from app.schemas.chats import BATCH_SIZE, MessageIn
 from app.schemas.enums import Role
-from app.schemas.feedback import FeedbackIn
-from app.schemas.jobs import JobRequest
-from app.schemas.problems import ProblemDocument, field_errors
-from app.schemas.usage import BudgetIn
 from app.schemas.viewer import Viewer
 from app.security.permissions import require
 from app.services.auth import Door
 from app.services.rate_limits import RateClass, Usage
-from app.services.structure import check_json
 
 T = TypeVar("T")
 
 _ROW_ID = re.compile(r"[1-9][0-9]{0,18}", re.ASCII)
-_REFERENCE = "#/components/schemas/{model}"
 
 SESSION_COOKIE = "__Host-session"
 SAFE_METHODS = ("GET", "HEAD", "OPTIONS")
@@ -216,88 +202,3 @@ def _row_id(segment: object) -> int:
 RowId = Annotated[
     int, BeforeValidator(_row_id), WithJsonSchema({"type": "string"}), Path(examples=["2893478923478923"])
 ]
-
-
-def media_type(request: Request) -> str:
-    """Returns the body's media type; raises ``UnsupportedMediaType`` for an encoding other than plain UTF-8."""
-    media, _, parameters = request.headers.get("content-type", "").lower().partition(";")
-    charset = parameters.partition("charset=")[2].partition(";")[0].strip(' "') or "utf-8"
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    if charset not in ("utf-8", "utf8", "us-ascii") or encoding != "identity":
-        raise UnsupportedMediaType("Send UTF-8 without a content encoding.")
-    return media.strip()
-
-
-async def _look_again(request: Request) -> None:
-    # A body may take longer to come than a revocation to act.
-    if shown := getattr(request.state, "shown", None):
-        viewer = await services(request).auth.viewer(*shown)
-        require(viewer, request.state.needed)
-
-
-async def read_json(request: Request, adapter: TypeAdapter[T], default: T | None = None) -> T:
-    """Returns the JSON body, or the default if there is a default and no body.
-
-    Raises:
-        Unauthenticated, Forbidden: if the caller may not do so any more.
-        UnsupportedMediaType: if it is not said to be JSON.
-        Malformed: if it is none.
-        Invalid: if it does not fit the schema.
-    """
-    media = media_type(request)
-    if media != "application/json" and (media or default is None):
-        raise UnsupportedMediaType("Send `Content-Type: application/json`.")
-    body = await request.body()
-    await _look_again(request)
-    if not body and default is not None:
-        return default
-    if not media:
-        raise UnsupportedMediaType("Send `Content-Type: application/json`.")
-    await asyncio.to_thread(check_json, body, messages=BATCH_SIZE)
-    try:
-        return adapter.validate_json(body)
-    except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False, include_context=False)
-        if found[0]["type"] == "json_invalid":
-            raise Malformed("The body is not valid JSON.", field_errors(found)) from None
-        raise Invalid("The body does not fit the schema.", field_errors(found)) from None
-
-
-def reply(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Returns a model as a JSON response."""
-    return Response(model.__pydantic_serializer__.to_json(model), status, headers, "application/json")
-
-
-_DOCUMENTED: list[type[BaseModel]] = [
-    AnalysisRequest,
-    BudgetIn,
-    JobRequest,
-    FeedbackIn,
-    KeyIn,
-    KeyRotation,
-    MemberChange,
-    MemberIn,
-    MessageIn,
-    ProblemDocument,
-    TokenRequest,
-    WorkspaceChange,
-]
-
-
-def documented_schemas() -> dict[str, Any]:
-    """Returns the OpenAPI schemas that routes name by reference."""
-    schemas = models_json_schema([(model, "validation") for model in _DOCUMENTED], ref_template=_REFERENCE)[1]
-    found: dict[str, Any] = schemas["$defs"]
-    return found
-
-
-def reference(model: type[BaseModel]) -> dict[str, str]:
-    """Returns a reference to a documented schema."""
-    return {"$ref": _REFERENCE.format(model=model.__name__)}
-
-
-def json_body(
-    schema: dict[str, Any], more: Mapping[str, dict[str, Any]] | None = None, *, required: bool = True
-) -> dict[str, Any]:
-    """Returns the OpenAPI description of a body that ``read_json`` reads; ``more`` are other media types."""
-    return {"requestBody": {"required": required, "content": {"application/json": {"schema": schema}, **(more or {})}}}

@@ -2,7 +2,8 @@
 
 from fastapi import APIRouter, Response
 
-from app.routes.deps import App, reply
+from app.routes.bodies import reply
+from app.routes.deps import App
 from app.routes.problems import describe
 from app.schemas.health import Health
 

@@ -3,7 +3,8 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import TypeAdapter
 
-from app.routes.deps import Analyst, App, Editor, Reader, RowId, json_body, read_json, reference, reply
+from app.routes.bodies import json_body, read_json, reference, reply
+from app.routes.deps import Analyst, App, Editor, Reader, RowId
 from app.routes.idempotency import Attempt, IdempotencyKey, once
 from app.routes.problems import describe
 from app.schemas.jobs import Job, JobEstimate, JobRequest

@@ -25,13 +25,14 @@ from app.errors import (
     Unavailable,
 )
 from app.factory import Services
+from app.routes.bodies import misfit
 from app.routes.deps import SESSION_COOKIE, ConversationId, address, authenticate, spend
 from app.routes.problems import problem_document
 from app.schemas.analyses import AnalysisRequest
 from app.schemas.chats import MessageIn
 from app.schemas.enums import Role
 from app.schemas.live import Command, ConversationDeleted, Failed
-from app.schemas.problems import ProblemDocument, field_errors
+from app.schemas.problems import ProblemDocument
 from app.schemas.viewer import Viewer
 from app.security.api_keys import PREFIX
 from app.security.permissions import require
@@ -182,7 +183,7 @@ class _Socket:
         try:
             return model.model_validate({**fields, "conversation_id": self._id})
         except ValidationError as error:
-            raise _invalid(error) from None
+            raise misfit(error, "message") from None
 
     def _begin(self, summarising: Coroutine[Any, Any, None]) -> None:
         self._summarising = asyncio.create_task(self._in_background(summarising))
@@ -227,11 +228,4 @@ async def _read(text: str | None) -> Command:
     try:
         return _command.validate_json(body)
     except ValidationError as error:
-        raise _invalid(error) from None
-
-
-def _invalid(error: ValidationError) -> Problem:
-    found = error.errors(include_input=False, include_url=False, include_context=False)
-    if found[0]["type"] == "json_invalid":
-        return Malformed("The message is not valid JSON.", field_errors(found))
-    return Invalid("The message does not fit the schema.", field_errors(found))
+        raise misfit(error, "message") from None

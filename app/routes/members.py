@@ -5,7 +5,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import TypeAdapter
 
-from app.routes.deps import Admin, AdminReader, App, RowId, json_body, read_json, reference, reply
+from app.routes.bodies import json_body, read_json, reference, reply
+from app.routes.deps import Admin, AdminReader, App, RowId
 from app.routes.idempotency import Attempt, IdempotencyKey, once
 from app.routes.problems import describe
 from app.schemas.accounts import Member, MemberChange, MemberIn, MemberList, PageQuery

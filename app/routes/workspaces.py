@@ -3,7 +3,8 @@
 from fastapi import APIRouter, Request, Response
 from pydantic import TypeAdapter
 
-from app.routes.deps import Admin, App, Reader, json_body, read_json, reference, reply
+from app.routes.bodies import json_body, read_json, reference, reply
+from app.routes.deps import Admin, App, Reader
 from app.routes.problems import describe
 from app.schemas.accounts import Workspace, WorkspaceChange
 
