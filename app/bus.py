@@ -10,6 +10,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import Context
 
 import asyncpg
 import structlog
@@ -94,7 +95,8 @@ class Bus:
 
     def _run(self) -> None:
         if self._running is None:
-            self._running = asyncio.create_task(self._reconnect())
+            # In no request's context: the log would name the one that happened to be first.
+            self._running = asyncio.create_task(self._reconnect(), context=Context())
 
     async def _reconnect(self) -> None:
         while True:
