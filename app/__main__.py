@@ -10,8 +10,6 @@ from typing import Annotated, NoReturn, TypeVar
 
 import orjson
 import typer
-from alembic import command
-from alembic.config import Config
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -77,6 +75,9 @@ def work() -> None:
 @cli.command()
 def migrate() -> None:
     """Bring the database to the newest schema, as `alembic upgrade head` does."""
+    from alembic import command
+    from alembic.config import Config
+
     command.upgrade(Config(Path(__file__).parent.parent / "alembic.ini"), "head")
 
 
