@@ -30,6 +30,7 @@ from app.settings import ROOT, Settings
 from tests.support import canaries, statements
 from tests.support.api import Workspace, client, open_workspace
 from tests.support.canaries import CANARIES
+from tests.support.server import running_server
 
 MASTER_KEY = canaries.MASTER_KEY
 SECRET_KEY = canaries.SECRET_KEY
@@ -218,3 +219,17 @@ async def other_workspace(app: FastAPI, services: Services) -> AsyncIterator[Wor
 async def anonymous(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     async with client(app) as opened:
         yield opened
+
+
+@pytest.fixture
+def url(settings: Settings) -> Iterator[str]:
+    """Where the application is served on a real port."""
+    with running_server(settings) as running:
+        yield running
+
+
+@pytest.fixture
+def other_url(settings: Settings) -> Iterator[str]:
+    """Where a second instance on the same database is served."""
+    with running_server(settings) as running:
+        yield running

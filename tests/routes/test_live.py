@@ -1,7 +1,7 @@
 """Live sockets: what is told, in which order, and what a client may send."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import httpx
@@ -23,18 +23,6 @@ NEVER = 3600.0
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """No summary is refreshed unless a test lets it."""
     monkeypatch.setattr(live, "QUIET_S", NEVER)
-
-
-@pytest.fixture
-def url(settings: Settings) -> Iterator[str]:
-    with running_server(settings) as running:
-        yield running
-
-
-@pytest.fixture
-def other_url(settings: Settings) -> Iterator[str]:
-    with running_server(settings) as running:
-        yield running
 
 
 @pytest.fixture

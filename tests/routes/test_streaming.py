@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
@@ -54,18 +54,6 @@ def deadline_s() -> float:
 def settings(settings: Settings, providers: Providers, deadline_s: float) -> Settings:
     more = {"llm_max_input_chars": 20_000, "llm_deadline_s": deadline_s}
     return settings.model_copy(update={**providers.settings, **more})
-
-
-@pytest.fixture
-def url(settings: Settings) -> Iterator[str]:
-    with running_server(settings) as running:
-        yield running
-
-
-@pytest.fixture
-def other_url(settings: Settings) -> Iterator[str]:
-    with running_server(settings) as running:
-        yield running
 
 
 @pytest.fixture
