@@ -36,7 +36,6 @@ from tests.support.providers import (
     summary_answer,
 )
 
-# litellm's module for Gemini says so when it is imported, on the first call.
 GROK = "xai/grok-4.3"
 GEMINI = "gemini/gemini-2.5-flash"
 GOOD = grok_reply(summary_answer())

@@ -20,7 +20,6 @@ from tests.support.providers import (
     summary_answer,
 )
 
-# litellm's module for Gemini says so when it is imported, on the first call.
 CANARY = "zanzibarquokka"
 ASK = {"conversation_id": "c1"}
 FEELING: Any = insights_answer()["sentiment"]

@@ -27,7 +27,6 @@ from tests.support.providers import (
     summary_answer,
 )
 
-# litellm's module for Gemini says so when it is imported, on the first call.
 CANARY = "zanzibarquokka"
 ASK = {"conversation_id": "c1"}
 
