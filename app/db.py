@@ -2,10 +2,12 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from functools import cached_property
 
 import asyncpg
 import sqlalchemy.exc
+from sqlalchemy import Connection, PoolProxiedConnection, QueuePool
+from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.errors import ConfigurationError, Unavailable
@@ -50,24 +52,32 @@ _TRANSIENT = (
 )
 
 
-@dataclass(frozen=True, slots=True)
 class Unit:
     """A unit of work: the repositories on one connection, and the topics that it has something new of."""
 
-    analyses: AnalysisRepository
-    audit: AuditRepository
-    auth: AuthRepository
-    chats: ChatRepository
-    feedback: FeedbackRepository
-    idempotency: IdempotencyRepository
-    jobs: JobRepository
-    live: LiveRepository
-    members: MemberRepository
-    runs: RunRepository
-    search: SearchRepository
-    usage: UsageRepository
-    workspaces: WorkspaceRepository
-    topics: set[str] = field(default_factory=set)
+    def __init__(self, engine: AsyncEngine, pooled: PoolProxiedConnection) -> None:
+        self._engine = engine
+        self._pooled = pooled
+        self._driver: asyncpg.Connection = pooled.driver_connection
+        self.topics = set[str]()
+
+    @cached_property
+    def _connection(self) -> AsyncConnection:
+        return AsyncConnection(self._engine, Connection(self._engine.sync_engine, self._pooled))
+
+    analyses = cached_property(lambda unit: AnalysisRepository(unit._connection))
+    audit = cached_property(lambda unit: AuditRepository(unit._connection))
+    auth = cached_property(lambda unit: AuthRepository(unit._connection))
+    chats = cached_property(lambda unit: ChatRepository(unit._driver))
+    feedback = cached_property(lambda unit: FeedbackRepository(unit._connection))
+    idempotency = cached_property(lambda unit: IdempotencyRepository(unit._connection))
+    jobs = cached_property(lambda unit: JobRepository(unit._driver))
+    live = cached_property(lambda unit: LiveRepository(unit._driver))
+    members = cached_property(lambda unit: MemberRepository(unit._connection))
+    runs = cached_property(lambda unit: RunRepository(unit._driver))
+    search = cached_property(lambda unit: SearchRepository(unit._driver))
+    usage = cached_property(lambda unit: UsageRepository(unit._connection))
+    workspaces = cached_property(lambda unit: WorkspaceRepository(unit._connection))
 
 
 class Database:
@@ -100,6 +110,7 @@ class Database:
             pool_size=pool_size,
             max_overflow=0,
             pool_timeout=POOL_TIMEOUT_S,
+            pool_reset_on_return=None,  # a unit sees to it that no transaction is left open
             hide_parameters=True,
         )
 
@@ -124,43 +135,44 @@ class Database:
         """Closes every connection of the pool."""
         await self._engine.dispose()
 
+    async def _checked_out(self) -> tuple[PoolProxiedConnection, asyncpg.Connection]:
+        """Returns a connection of the pool, past those that the server has closed, and the driver's."""
+        pool = self._engine.sync_engine.pool
+        assert isinstance(pool, QueuePool)
+        while True:
+            try:
+                # One that is idle is there at once: to ask for it in a greenlet takes as long as a small statement.
+                pooled = pool.connect() if pool.checkedin() else await self._engine.raw_connection()
+            except MissingGreenlet:  # it broke earlier, and is to be made anew
+                pooled = await self._engine.raw_connection()
+            driver: asyncpg.Connection = pooled.driver_connection
+            if not driver.is_closed():
+                return pooled, driver
+            pooled.invalidate()
+
     @asynccontextmanager
     async def _unit(self, *, transaction: bool) -> AsyncIterator[Unit]:
         try:
-            async with self._engine.connect() as connection:
-                driver = await _live_driver(connection)
-                unit = Unit(
-                    AnalysisRepository(connection),
-                    AuditRepository(connection),
-                    AuthRepository(connection),
-                    ChatRepository(driver),
-                    FeedbackRepository(connection),
-                    IdempotencyRepository(connection),
-                    JobRepository(driver),
-                    LiveRepository(driver),
-                    MemberRepository(connection),
-                    RunRepository(driver),
-                    SearchRepository(driver),
-                    UsageRepository(connection),
-                    WorkspaceRepository(connection),
-                )
-                begun, topics = not transaction, set[str]()
-                try:
-                    if transaction:
-                        async with driver.transaction():
-                            begun = True
-                            yield unit
-                            topics = unit.topics  # who is cancelled from here on may be committed all the same
-                    else:
+            pooled, driver = await self._checked_out()
+            unit = Unit(self._engine, pooled)
+            begun, topics = not transaction, set[str]()
+            try:
+                if transaction:
+                    async with driver.transaction():
+                        begun = True
                         yield unit
-                finally:
-                    if topics:
-                        self.on_commit(topics)
-                    # Called off while it began or ended: the next transactions would run inside this one, uncommitted.
-                    if not driver.is_closed() and (not begun or driver.is_in_transaction()):
-                        driver.terminate()
-                    if driver.is_closed():
-                        await connection.invalidate()
+                        topics = unit.topics  # who is cancelled from here on may be committed all the same
+                else:
+                    yield unit
+            finally:
+                if topics:
+                    self.on_commit(topics)
+                # Called off while it began or ended: the next transactions would run inside this one, uncommitted.
+                if not driver.is_closed() and (not begun or driver.is_in_transaction()):
+                    driver.terminate()
+                if driver.is_closed():
+                    pooled.invalidate()
+                pooled.close()
         except Exception as error:
             # SQLAlchemy wraps what the driver raises, twice.
             wrapped = error.orig and error.orig.__cause__ if isinstance(error, sqlalchemy.exc.DBAPIError) else None
@@ -168,12 +180,3 @@ class Database:
             if not isinstance(cause, _TRANSIENT) or isinstance(cause, ValueError):  # the driver's for a wrong argument
                 raise
             raise Unavailable("The database is not available or took too long.") from cause
-
-
-async def _live_driver(connection: AsyncConnection) -> asyncpg.Connection:
-    """Returns the driver's connection, past those that the server has closed."""
-    while True:
-        driver: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
-        if not driver.is_closed():
-            return driver
-        await connection.invalidate()

@@ -79,10 +79,12 @@ async def prepare(services: Services, settings: Settings, console: Console) -> N
     with console.status("Reading a conversation: the first time loads the language-model library ..."):
         summary = await services.summaries.make(viewer, AnalysisRequest(conversation_id=CONVERSATION))
         insights = await services.insights.make(viewer, AnalysisRequest(conversation_id=CONVERSATION))
-    row = await services.chats.conversation(viewer, CONVERSATION)
-    page = await services.chats.page(viewer, row, MessageQuery())
+    page, _ = await services.chats.page(viewer, CONVERSATION, MessageQuery())
+    assert page
     found = await services.search.page(viewer, ConversationQuery(q=SEARCH))
-    hits = [f"{item.conversation_id}: {match.snippet}" for item in found.data for match in item.matches or []]
+    hits = [
+        f"{item['conversation_id']}: {match['snippet']}" for item in found["data"] for match in item["matches"] or []
+    ]
     console.print(_conversation(page), _panel(f"Found by {SEARCH}", *hits), _summary(summary), _insights(insights))
     write_secret(key_file, key, replace=True)
     console.print(f"An admin API key is in [cyan]{escape(str(key_file))}[/].")
@@ -116,9 +118,9 @@ async def _works(services: Services, key_file: Path) -> bool:
 
 def _conversation(page: ConversationPage) -> Panel:
     table = Table.grid(padding=(0, 1))
-    for message in page.messages:
-        table.add_row(f"[bold]{message.user_type.replace('support_', '')}[/]", escape(message.message_content))
-    return _panel(f"Conversation {page.conversation_id}", table)
+    for message in page["messages"]:
+        table.add_row(f"[bold]{message['user_type'].replace('support_', '')}[/]", escape(message["message_content"]))
+    return _panel(f"Conversation {page['conversation_id']}", table)
 
 
 def _summary(summary: Summary) -> Panel:

@@ -25,6 +25,7 @@ from app.routes import (
 )
 from app.routes.bodies import documented_schemas
 from app.routes.middleware import FrontDoor
+from app.routes.operations import Operation
 from app.routes.problems import add_handlers
 from app.settings import load_settings
 
@@ -65,10 +66,12 @@ def create_app(open_services: Callable[[], AbstractAsyncContextManager[Services]
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(FrontDoor)
     add_handlers(app)
+    operations: list[Operation] = []
     for module in (chats, analyses, live, jobs, analytics, auth, members, workspaces, audit, health, docs):
         app.include_router(module.router)
+        operations += [route for route in module.router.routes if isinstance(route, Operation)]
+    app.add_middleware(FrontDoor, operations=operations)
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:

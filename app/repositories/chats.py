@@ -1,17 +1,19 @@
 """Conversations and their messages. Written for the driver: one statement an operation, rows as they come."""
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import takewhile
+from typing import Any
 
 import asyncpg
 import orjson
 
-from app.schemas.chats import Conversation, DeletedRows, Participant
-from app.schemas.enums import Outcome, Sentiment, UserType
-from app.schemas.rows import ConversationRow, NewMessage, SealedMessage
+from app.schemas.chats import Conversation, DeletedRows
+from app.schemas.rows import ConversationRow, NewMessage, PageRow, SealedMessage
 
 PARTICIPANTS_SHOWN = 100
+SMALL_BYTES = 8_192
 
 CONVERSATION_COLUMNS = f"""
     c.conversation_id, c.message_count, c.first_message_at, c.last_message_at, c.sentiment, c.outcome,
@@ -90,21 +92,24 @@ _CONVERSATION = f"""
 """  # noqa: S608 — only constants
 
 # Positions come as text: the driver takes the first and the last time that Python knows for infinities.
-_MESSAGES = f"""
-    SELECT {MESSAGE_COLUMNS} FROM (
-        SELECT m.*, sum(octet_length(content)) OVER (ORDER BY timestamp, sequence) - octet_length(content) AS before
+# Large contents are left for another statement, which sees to it that a page does not hold too many of them.
+_PAGE = f"""
+    SELECT {CONVERSATION_COLUMNS}, c.created_at, page.* FROM conversations AS c CROSS JOIN LATERAL (
+        SELECT array_agg(message_id), array_agg(user_id), array_agg(user_type), array_agg(timestamp),
+            array_agg(CASE WHEN octet_length(content) <= {SMALL_BYTES} THEN content ELSE '' END), array_agg(sequence)
         FROM (
-            SELECT * FROM messages WHERE workspace_id = $1 AND conversation_id = $2
-            AND (timestamp, sequence) > ($3::text::timestamptz, $4) ORDER BY timestamp, sequence LIMIT $5
+            SELECT {MESSAGE_COLUMNS} FROM messages AS m WHERE m.workspace_id = $1 AND m.conversation_id = $2
+            AND (m.timestamp, m.sequence) > ($3::text::timestamptz, $4) ORDER BY m.timestamp, m.sequence LIMIT $5
         ) AS m
-    ) AS m WHERE before < $6 ORDER BY m.timestamp, m.sequence
+    ) AS page WHERE c.workspace_id = $1 AND c.conversation_id = $2
 """  # noqa: S608 — only constants
 
-_HAS_AFTER = """
-    SELECT EXISTS (
-        SELECT FROM messages WHERE workspace_id = $1 AND conversation_id = $2
-        AND (timestamp, sequence) > ($3::text::timestamptz, $4)
-    )
+_LARGE = """
+    SELECT message_id, content FROM (
+        SELECT message_id, content,
+            sum(octet_length(content)) OVER (ORDER BY timestamp, sequence) - octet_length(content) AS before
+        FROM messages WHERE workspace_id = $1 AND conversation_id = $2 AND message_id = ANY ($3::text[])
+    ) AS m WHERE before < $4
 """
 
 _BOTH_ENDS = f"""
@@ -142,6 +147,9 @@ _DELETE = """
 
 
 _NEXT_BATCH = "SELECT nextval('message_batches')"
+
+_COLUMNS = 7
+"""How many ``CONVERSATION_COLUMNS`` are; in a page, ``created_at`` and the columns of messages follow."""
 
 SLICE_CHARACTERS = 2**20
 """How much text one insert takes: what keeps it from running into the statement's time limit."""
@@ -192,20 +200,22 @@ class ChatRepository:
         row = await self._driver.fetchrow(_CONVERSATION, workspace_id, conversation_id)
         return ConversationRow(conversation_of(row), row["created_at"]) if row else None
 
-    async def messages(
+    async def page(
         self, workspace_id: int, conversation_id: str, after: tuple[datetime, int], limit: int, max_bytes: int
-    ) -> list[SealedMessage]:
-        """Returns up to ``limit`` messages after a position, stopping once ``max_bytes`` of content are reached."""
-        rows = await self._driver.fetch(
-            _MESSAGES, workspace_id, conversation_id, after[0].isoformat(), after[1], limit, max_bytes
-        )
-        return [sealed_message(row) for row in rows]
-
-    async def has_after(self, workspace_id: int, conversation_id: str, after: tuple[datetime, int]) -> bool:
-        """Says whether there are messages after a position."""
+    ) -> PageRow | None:
+        """Returns a conversation with up to ``limit`` messages after a position, fewer if they hold ``max_bytes``."""
         position = after[0].isoformat(), after[1]
-        found: bool = await self._driver.fetchval(_HAS_AFTER, workspace_id, conversation_id, *position)
-        return found
+        row = await self._driver.fetchrow(_PAGE, workspace_id, conversation_id, *position, limit + 1)
+        if row is None:
+            return None
+        *conversation, created_at = row[: _COLUMNS + 1]
+        found = [sealed_message(message) for message in zip(*(each or () for each in row[_COLUMNS + 1 :]), strict=True)]
+        shown = found[:limit]
+        if large := [message.message_id for message in shown if not message.content]:
+            contents = dict(await self._driver.fetch(_LARGE, workspace_id, conversation_id, large, max_bytes))
+            whole = (m if m.content else m._replace(content=contents.get(m.message_id, b"")) for m in shown)
+            shown = list(takewhile(lambda message: message.content, whole))
+        return PageRow(conversation_of(conversation), created_at, shown, len(shown) < len(found))
 
     async def both_ends(
         self, workspace_id: int, conversation_id: str, head_bytes: int, tail_bytes: int
@@ -232,23 +242,20 @@ def _slices(messages: Sequence[NewMessage]) -> Iterator[list[NewMessage]]:
     yield part
 
 
-def sealed_message(row: Sequence[object]) -> SealedMessage:
+def sealed_message(row: Iterable[Any]) -> SealedMessage:
     """Returns a row of ``MESSAGE_COLUMNS`` as a message."""
-    message = SealedMessage(*row)  # type: ignore[arg-type]
-    return message._replace(user_type=UserType(message.user_type))
+    return SealedMessage(*row)
 
 
-def conversation_of(row: asyncpg.Record) -> Conversation:
-    """Returns a row of ``CONVERSATION_COLUMNS`` as a conversation."""
-    return Conversation.model_construct(
-        conversation_id=row["conversation_id"],
-        message_count=row["message_count"],
-        first_message_at=row["first_message_at"],
-        last_message_at=row["last_message_at"],
-        participants=[
-            Participant.model_construct(**{**p, "user_type": UserType(p["user_type"])})
-            for p in orjson.loads(row["participants"] or "[]")
-        ],
-        sentiment=Sentiment(row["sentiment"]) if row["sentiment"] else None,
-        outcome=Outcome(row["outcome"]) if row["outcome"] else None,
-    )
+def conversation_of(row: Sequence[Any]) -> Conversation:
+    """Returns a row that begins with ``CONVERSATION_COLUMNS`` as a conversation."""
+    conversation_id, message_count, first_message_at, last_message_at, sentiment, outcome, participants = row[:_COLUMNS]
+    return {
+        "conversation_id": conversation_id,
+        "message_count": message_count,
+        "first_message_at": first_message_at,
+        "last_message_at": last_message_at,
+        "participants": orjson.loads(participants) if participants else [],
+        "sentiment": sentiment,
+        "outcome": outcome,
+    }

@@ -10,13 +10,14 @@ from app.routes.bodies import json_body, read_json, reference, reply
 from app.routes.deps import Analyst, App, ConversationId, Member, Reader
 from app.routes.idempotency import Answer, Attempt, IdempotencyKey, once
 from app.routes.jobs import accepted
+from app.routes.operations import Operation
 from app.routes.problems import describe
 from app.routes.streams import DOCUMENTED, stream, wants_events
 from app.schemas.analyses import AnalysisRequest, Insights, Summary
 from app.schemas.feedback import Feedback, FeedbackIn
 from app.schemas.jobs import Job, JobRequest
 
-router = APIRouter(tags=["summaries and insights"])
+router = APIRouter(tags=["summaries and insights"], route_class=Operation)
 
 _request = TypeAdapter(AnalysisRequest)
 _feedback = TypeAdapter(FeedbackIn)

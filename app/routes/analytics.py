@@ -7,10 +7,11 @@ from pydantic import TypeAdapter
 
 from app.routes.bodies import json_body, read_json, reference, reply
 from app.routes.deps import Admin, App, BudgetScope, Reader
+from app.routes.operations import Operation
 from app.routes.problems import describe
 from app.schemas.usage import BudgetIn, Usage, UsageQuery
 
-router = APIRouter(tags=["analytics"])
+router = APIRouter(tags=["analytics"], route_class=Operation)
 
 _budget = TypeAdapter(BudgetIn)
 

@@ -6,10 +6,11 @@ from fastapi import APIRouter, Query, Response
 
 from app.routes.bodies import reply
 from app.routes.deps import AdminReader, App
+from app.routes.operations import Operation
 from app.routes.problems import describe
 from app.schemas.accounts import AuditList, AuditQuery
 
-router = APIRouter(tags=["accounts"])
+router = APIRouter(tags=["accounts"], route_class=Operation)
 
 
 @router.get(

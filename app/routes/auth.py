@@ -29,6 +29,7 @@ from app.routes.deps import (
     viewer_of,
 )
 from app.routes.idempotency import Attempt, IdempotencyKey, once
+from app.routes.operations import Operation
 from app.routes.problems import describe, problem_page
 from app.schemas.accounts import KeyIn, KeyList, KeyRotation, Me, NewKey, PageQuery, TokenRequest, Tokens
 from app.schemas.base import SafeText, matching
@@ -37,7 +38,7 @@ from app.services.auth import Door
 from app.services.rate_limits import RateClass
 from app.services.sign_in import SIGN_IN_LIFETIME, SignedIn
 
-router = APIRouter(tags=["accounts"])
+router = APIRouter(tags=["accounts"], route_class=Operation)
 
 SIGN_IN_COOKIE = "__Host-sign-in"
 

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import orjson
 from fastapi import Request, Response
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.json_schema import models_json_schema
@@ -12,6 +13,7 @@ from app.errors import Invalid, Malformed, Problem, UnsupportedMediaType
 from app.routes.deps import services
 from app.schemas.accounts import KeyIn, KeyRotation, MemberChange, MemberIn, TokenRequest, WorkspaceChange
 from app.schemas.analyses import AnalysisRequest
+from app.schemas.base import json_rfc3339
 from app.schemas.chats import BATCH_SIZE, MessageIn
 from app.schemas.feedback import FeedbackIn
 from app.schemas.jobs import JobRequest
@@ -75,9 +77,13 @@ def misfit(error: ValidationError, what: str) -> Problem:
     return Invalid(f"The {what} does not fit the schema.", field_errors(found))
 
 
-def reply(model: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """Returns a model as a JSON response."""
-    return Response(model.__pydantic_serializer__.to_json(model), status, headers, "application/json")
+def reply(content: BaseModel | Mapping[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Returns a model, or a dictionary, as a JSON response."""
+    if isinstance(content, BaseModel):
+        body = content.__pydantic_serializer__.to_json(content)
+    else:
+        body = orjson.dumps(content, json_rfc3339, orjson.OPT_PASSTHROUGH_DATETIME)
+    return Response(body, status, headers, "application/json")
 
 
 _DOCUMENTED: list[type[BaseModel]] = [

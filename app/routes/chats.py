@@ -1,6 +1,5 @@
 """Storing, reading, finding and deleting conversations."""
 
-import hashlib
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode
 
@@ -11,6 +10,7 @@ from app.errors import UnsupportedMediaType
 from app.routes.bodies import json_body, media_type, read_json, reference, reply
 from app.routes.deps import Admin, App, ConversationId, Editor, Reader, Searcher, UserId
 from app.routes.idempotency import Attempt, IdempotencyKey, once
+from app.routes.operations import Operation
 from app.routes.problems import describe
 from app.schemas.chats import (
     BATCH_SIZE,
@@ -28,7 +28,7 @@ from app.services.chats import identified
 from app.services.records import CsvRows, JsonLines
 from app.services.records import Reader as RowReader
 
-router = APIRouter(tags=["chats"])
+router = APIRouter(tags=["chats"], route_class=Operation)
 
 _batch = TypeAdapter(Annotated[list[MessageIn], Field(min_length=1, max_length=BATCH_SIZE)])
 _message = TypeAdapter(MessageIn)
@@ -141,13 +141,11 @@ async def get_conversation(
     request: Request, app: App, viewer: Reader, conversation_id: ConversationId, query: Annotated[MessageQuery, Query()]
 ) -> Response:
     """Returns a conversation with its messages, oldest first."""
-    row = await app.chats.conversation(viewer, conversation_id)
-    state = f"{row.created_at} {row.conversation!r} {query!r}"
-    etag = f'"{hashlib.sha256(state.encode()).hexdigest()[:32]}"'
-    known = {tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")}
-    if known & {etag, "*"}:
-        return Response(status_code=304, headers={"ETag": etag})
-    return reply(await app.chats.page(viewer, row, query), headers={"ETag": etag})
+    given = request.headers.get("if-none-match", "").split(",")
+    known = {tag.strip().removeprefix("W/").strip('"') for tag in given}
+    page, tag = await app.chats.page(viewer, conversation_id, query, known)
+    headers = {"ETag": f'"{tag}"'}
+    return reply(page, headers=headers) if page else Response(status_code=304, headers=headers)
 
 
 @router.delete(
@@ -174,10 +172,10 @@ async def list_user_conversations(
 ) -> Response:
     """Lists the conversations that somebody sent messages in, newest first, in numbered pages with `Link` headers."""
     found = await app.search.history(viewer, user_id, query)
-    pages = {"first": 1, "last": max(found.pages, 1)}
+    pages = {"first": 1, "last": max(found["pages"], 1)}
     if query.page > 1:
         pages["prev"] = min(query.page - 1, pages["last"])
-    if found.has_more:
+    if found["has_more"]:
         pages["next"] = query.page + 1
     others = [(name, value) for name, value in parse_qsl(request.url.query) if name not in ("page", "limit")]
     links = [

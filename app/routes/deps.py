@@ -160,7 +160,7 @@ class AtLeast:
         """Returns the viewer; raises ``TooManyRequests`` or ``Forbidden``."""
         request.state.needed = self.role
         kind = self._kind
-        if kind is RateClass.SEARCH and "q" not in request.query_params:
+        if kind is RateClass.SEARCH and "q" not in request.state.query:
             kind = RateClass.READ
         await spend(request, app, kind, viewer.caller)
         try:

@@ -7,10 +7,12 @@ import re
 from fastapi import APIRouter, Response
 from fastapi.openapi.docs import get_swagger_ui_html
 
+from app.routes.operations import Operation
+
 TITLE = "Chat Summarization and Insights API"
 _ASSETS = "/static-offline-docs"
 
-router = APIRouter()
+router = APIRouter(route_class=Operation)
 
 _page = bytes(
     get_swagger_ui_html(

@@ -4,10 +4,11 @@ from fastapi import APIRouter, Response
 
 from app.routes.bodies import reply
 from app.routes.deps import App
+from app.routes.operations import Operation
 from app.routes.problems import describe
 from app.schemas.health import Health
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], route_class=Operation)
 
 
 @router.get("/livez", operation_id="getLiveness", summary="Alive?", response_model=Health, responses=describe(400))

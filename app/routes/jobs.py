@@ -6,10 +6,11 @@ from pydantic import TypeAdapter
 from app.routes.bodies import json_body, read_json, reference, reply
 from app.routes.deps import Analyst, App, Editor, Reader, RowId
 from app.routes.idempotency import Attempt, IdempotencyKey, once
+from app.routes.operations import Operation
 from app.routes.problems import describe
 from app.schemas.jobs import Job, JobEstimate, JobRequest
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=Operation)
 
 _request = TypeAdapter(JobRequest)
 

@@ -8,10 +8,11 @@ from pydantic import TypeAdapter
 from app.routes.bodies import json_body, read_json, reference, reply
 from app.routes.deps import Admin, AdminReader, App, RowId
 from app.routes.idempotency import Attempt, IdempotencyKey, once
+from app.routes.operations import Operation
 from app.routes.problems import describe
 from app.schemas.accounts import Member, MemberChange, MemberIn, MemberList, PageQuery
 
-router = APIRouter(tags=["accounts"])
+router = APIRouter(tags=["accounts"], route_class=Operation)
 
 _member_in = TypeAdapter(MemberIn)
 _change = TypeAdapter(MemberChange)

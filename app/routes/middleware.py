@@ -4,12 +4,13 @@ import asyncio
 import re
 import time
 import uuid
-from collections import Counter
+from collections import defaultdict
+from collections.abc import Iterable
 from contextlib import suppress
 from urllib.parse import parse_qsl
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,6 +19,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.errors import CredentialInUrl, Internal, Malformed, NotFound, Problem, TooLarge, Unavailable
 from app.factory import Services
+from app.routes.operations import Operation
 from app.routes.problems import problem_response
 
 STREAMS = ("application/x-ndjson", "text/csv")
@@ -36,7 +38,9 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-API_POLICY = "default-src 'none'; frame-ancestors 'none'"
+API_POLICY = b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"
+NOT_STORED = b"cache-control", b"no-store"
+REVALIDATED = b"cache-control", b"private, no-cache"
 EXPOSED_HEADERS = (
     *("ETag", "Idempotency-Replayed", "Link", "RateLimit", "RateLimit-Policy", "Retry-After", "X-Request-Id"),
 )
@@ -47,7 +51,6 @@ _CREDENTIAL = re.compile(
     rb"c[krs]_[a-z2-7]{64}|(?:(?<![\w-])|(?<=%[0-9A-Fa-f]{2}))eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}"
 )
 _REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
-_log = structlog.get_logger("app.requests")
 
 
 class FrontDoor:
@@ -56,9 +59,14 @@ class FrontDoor:
     The path stays percent-encoded for the routes, so that ids with a slash are one segment and no two ids alias.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, operations: Iterable[Operation]) -> None:
         self._app = app
+        self._operations: defaultdict[tuple[str, int], list[Operation]] = defaultdict(list)
+        for operation in operations:
+            for method in operation.methods or ():
+                self._operations[method, operation.path.count("/")].append(operation)
         self._routes: ASGIApp | None = None
+        self._log = structlog.get_logger("app.requests")
         self._security_headers: list[tuple[bytes, bytes]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,15 +91,16 @@ class FrontDoor:
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             elif message["type"].endswith("http.response.start"):  # also that of a refused socket
                 status = message["status"]
-                out = MutableHeaders(scope=message)
-                out["X-Request-Id"] = request_id
-                message["headers"].extend(self._security_headers)
-                if "content-security-policy" not in out:
-                    out["Content-Security-Policy"] = API_POLICY
+                headers = message["headers"] = list(message["headers"])
+                names = {name for name, _ in headers}
+                headers += [(b"x-request-id", request_id.encode()), *self._security_headers]
+                if b"content-security-policy" not in names:
+                    headers.append(API_POLICY)
                 if usage := scope["state"].get("usage"):
-                    out["RateLimit-Policy"], out["RateLimit"] = usage.policy, usage.state
-                if "cache-control" not in out:
-                    out["Cache-Control"] = "private, no-cache" if "etag" in out else "no-store"
+                    headers.append((b"ratelimit-policy", usage.policy.encode()))
+                    headers.append((b"ratelimit", usage.state.encode()))
+                if b"cache-control" not in names:
+                    headers.append(REVALIDATED if b"etag" in names else NOT_STORED)
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -99,7 +108,7 @@ class FrontDoor:
             await routes(scope, receive, send_with_headers)
             route = getattr(scope.get("route"), "path", None)
             duration_ms = round((time.perf_counter() - started) * 1000, 2)
-            _log.info("request", method=method, route=route, status=status, duration_ms=duration_ms)
+            self._log.info("request", method=method, route=route, status=status, duration_ms=duration_ms)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets the routes answer, or says as a problem why they cannot."""
@@ -114,9 +123,15 @@ class FrontDoor:
 
         problem: Problem | None = None
         try:
-            _check_url(scope["raw_path"], scope["query_string"])
+            scope["state"]["query"] = _query(scope["raw_path"], scope["query_string"])
             services: Services = scope["app"].state.services
-            await self._app(scope, _bounded(scope, receive, services.max_body_bytes), note)
+            bounded = _bounded(scope, receive, services.max_body_bytes)
+            path = scope["path"]
+            for operation in self._operations.get((scope.get("method", ""), path.count("/")), ()):
+                if await operation.answer(scope, bounded, note):
+                    break
+            else:
+                await self._app(scope, bounded, note)
         except asyncio.CancelledError:
             # The server stops and waits no longer.
             problem = Unavailable("The service is stopping. Send the request again.")
@@ -125,7 +140,7 @@ class FrontDoor:
         except Problem as error:
             problem = error
         except Exception as error:  # noqa: BLE001 — nothing of a defect may reach the client or, as text, the log
-            _log.error("defect", error=type(error).__name__, where=_where(error))
+            self._log.error("defect", error=type(error).__name__, where=_where(error))
             problem = Internal("Something went wrong on our side; the request id names it in the log.")
         if problem and not answered:
             await problem_response(problem, scope["state"]["request_id"])(scope, receive, send)
@@ -135,6 +150,7 @@ class FrontDoor:
 
     def _open(self, services: Services) -> ASGIApp:
         """Puts around the answers what the configuration asks for, which is known only now."""
+        self._log = self._log.bind()  # by now it is configured
         headers = dict(SECURITY_HEADERS)
         if services.base_url.startswith("https://"):
             headers["Strict-Transport-Security"] = "max-age=31536000"
@@ -204,22 +220,26 @@ def _readable_failure(scope: Scope, send: Send) -> Send:
     return readable
 
 
-def _check_url(path: bytes, query: bytes) -> None:
+def _query(path: bytes, query: bytes) -> dict[str, str]:
+    """Returns the parameters of a URL that is readable and holds no credential."""
     if _CREDENTIAL.search(path) or _CREDENTIAL.search(query):
         raise CredentialInUrl(CREDENTIAL_IN_URL)
     if not path.isascii():
         raise Malformed("The path is not percent-encoded UTF-8.")
+    if not query:
+        return {}
     if len(query) > MAX_QUERY_BYTES:
         raise Malformed("The query is too long.")
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError:
         raise Malformed("The query is not percent-encoded UTF-8.") from None
-    names = Counter(name for name, _ in pairs)
-    if CREDENTIAL_NAMES & {name.lower() for name in names}:
+    found = dict(pairs)
+    if CREDENTIAL_NAMES & {name.lower() for name in found}:
         raise CredentialInUrl(CREDENTIAL_IN_URL)
-    if names and max(names.values()) > 1:
+    if len(found) < len(pairs):
         raise Malformed("A query parameter is given twice.")
+    return found
 
 
 def _where(error: BaseException) -> list[str]:

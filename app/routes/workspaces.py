@@ -5,10 +5,11 @@ from pydantic import TypeAdapter
 
 from app.routes.bodies import json_body, read_json, reference, reply
 from app.routes.deps import Admin, App, Reader
+from app.routes.operations import Operation
 from app.routes.problems import describe
 from app.schemas.accounts import Workspace, WorkspaceChange
 
-router = APIRouter(tags=["accounts"])
+router = APIRouter(tags=["accounts"], route_class=Operation)
 
 _change = TypeAdapter(WorkspaceChange)
 

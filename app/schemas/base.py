@@ -1,10 +1,23 @@
 """Types that every schema is made of."""
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+import orjson
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+    with_config,
+)
+
+T = TypeVar("T")
 
 ID_LENGTH = 255
 CONTENT_BYTES = 2**20
@@ -30,6 +43,12 @@ def parse_rfc3339(value: object) -> datetime:
 def format_rfc3339(value: datetime) -> str:
     """Returns a UTC time with microseconds and ``Z``."""
     return value.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+
+
+def json_rfc3339(value: datetime) -> orjson.Fragment:
+    """Returns a UTC time as JSON, as ``format_rfc3339`` writes it, in a tenth of the time."""
+    text = orjson.dumps(value, None, orjson.OPT_UTC_Z)
+    return orjson.Fragment(text if value.microsecond else text[:-2] + b'.000000Z"')
 
 
 def _check_bytes(value: str) -> str:
@@ -85,3 +104,8 @@ class Schema(BaseModel):
 def example(value: dict[str, Any], **more: Any) -> ConfigDict:
     """Returns the configuration of a schema that shows an example, and what ``more`` says, in the OpenAPI document."""
     return ConfigDict(json_schema_extra={"examples": [value], **more})
+
+
+def closed(value: dict[str, Any] | None = None) -> Callable[[type[T]], type[T]]:
+    """Returns what makes a dictionary's type an object of the API that has no other fields, and may show an example."""
+    return with_config(ConfigDict(extra="forbid", json_schema_extra={"examples": [value]} if value else {}))

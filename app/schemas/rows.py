@@ -119,6 +119,15 @@ class SealedMessage(NamedTuple):
     sequence: int
 
 
+class PageRow(NamedTuple):
+    """A conversation with a page of its messages, and whether there are more behind them."""
+
+    conversation: Conversation
+    created_at: datetime
+    messages: list[SealedMessage]
+    has_more: bool
+
+
 class ConversationRow(NamedTuple):
     """A conversation; ``created_at`` tells it from one that was made anew under its id."""
 

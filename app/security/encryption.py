@@ -32,13 +32,13 @@ MESSAGE = "message"
 """The kind of text that messages are; summaries and insights are kinds of their own."""
 
 
-@dataclass(frozen=True, slots=True, repr=False)
 class ConversationCipher:
     """Seals and opens what belongs to one conversation."""
 
-    workspace_id: int
-    conversation_id: str
-    _aead: AESGCM
+    def __init__(self, workspace_id: int, conversation_id: str, aead: AESGCM) -> None:
+        self.conversation_id = conversation_id
+        self._aead = aead
+        self._place = f"{workspace_id}\0{conversation_id}\0".encode()
 
     def seal(self, kind: str, name: str, text: str) -> bytes:
         """Returns ``text`` encrypted; ``kind`` and ``name`` say what it is: a message's id, a part of a summary."""
@@ -51,11 +51,11 @@ class ConversationCipher:
         Raises:
             cryptography.exceptions.InvalidTag: if it was changed, moved, or is under another key.
         """
-        key_id, nonce, ciphertext = blob[:1], blob[1 : 1 + NONCE_BYTES], blob[1 + NONCE_BYTES :]
-        return self._aead.decrypt(nonce, ciphertext, self._belongs(key_id, kind, name)).decode()
+        belongs = self._belongs(blob[:1], kind, name)
+        return self._aead.decrypt(blob[1 : 1 + NONCE_BYTES], blob[1 + NONCE_BYTES :], belongs).decode()
 
     def _belongs(self, key_id: bytes, kind: str, name: str) -> bytes:
-        return key_id + f"{self.workspace_id}\0{self.conversation_id}\0{kind}\0{name}".encode()
+        return key_id + self._place + f"{kind}\0{name}".encode()
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -205,7 +205,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
         if not sealed:
             raise NotFound("The conversation was deleted meanwhile.")
         turns = await asyncio.to_thread(_opened_turns, sealed, cipher.open)
-        total = found.conversation.message_count
+        total = found.conversation["message_count"]
         new = [place for place, message in enumerate(sealed) if row and message.sequence > (row.through_sequence or 0)]
         # Made from what was said before only if that read all of the rest.
         grown = row is not None and row.messages_read == row.messages_total == total - len(new)
@@ -227,8 +227,8 @@ class AnalysisService(ABC, Generic[D, B, R]):
             NotFound: if the conversation was deleted meanwhile.
         """
         keys, found = reading.keys, reading.found
-        place = self.kind, keys.workspace_id, found.conversation.conversation_id
-        cipher = keys.conversation(found.conversation.conversation_id)
+        place = self.kind, keys.workspace_id, found.conversation["conversation_id"]
+        cipher = keys.conversation(found.conversation["conversation_id"])
         body = await asyncio.to_thread(
             self._check, answer.draft, reading.turns, reading.before if answer.updated else None
         )
@@ -240,7 +240,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
                 if now is None or now.created_at != found.created_at:
                     raise NotFound("The conversation was deleted meanwhile.")
                 return False
-            total = found.conversation.message_count
+            total = found.conversation["message_count"]
             kept = await unit.analyses.put(
                 *place,
                 made_at=found.created_at,

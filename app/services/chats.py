@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import uuid
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -86,9 +86,14 @@ class ChatService:
             raise NotFound("There is no such conversation.")
         return found
 
-    async def page(self, viewer: Viewer, row: ConversationRow, query: MessageQuery) -> ConversationPage:
-        """Returns a conversation with a page of its messages, oldest first."""
-        conversation_id = row.conversation.conversation_id
+    async def page(
+        self, viewer: Viewer, conversation_id: str, query: MessageQuery, known: Set[str] = frozenset()
+    ) -> tuple[ConversationPage | None, str]:
+        """Returns a conversation with a page of its messages, oldest first, unless its tag is a known one; and the tag.
+
+        Raises:
+            NotFound: if there is no such conversation.
+        """
         context = ["messages", viewer.workspace_id, conversation_id]
         after = BEFORE_ALL
         if query.cursor:
@@ -96,18 +101,21 @@ class ChatService:
             after = (time_at(time), sequence)
         keys = await self._workspaces.keys(viewer.workspace_id)
         async with self._db.read() as unit:
-            found = await unit.chats.messages(viewer.workspace_id, conversation_id, after, query.limit + 1, PAGE_BYTES)
-            shown = found[: query.limit]
-            has_more = len(found) > len(shown)
-            if not has_more and sum(len(message.content) for message in shown) >= PAGE_BYTES:
-                has_more = await unit.chats.has_after(viewer.workspace_id, conversation_id, _place(shown[-1]))
+            row = await unit.chats.page(viewer.workspace_id, conversation_id, after, query.limit, PAGE_BYTES)
+        if row is None:
+            raise NotFound("There is no such conversation.")
+        state = f"{row.created_at} {row.conversation} {query.limit} {query.cursor}"
+        tag = hashlib.sha256(state.encode()).hexdigest()[:32]
+        if {tag, "*"} & known:
+            return None, tag
         cipher = keys.conversation(conversation_id)
-        return ConversationPage.model_construct(
-            **dict(row.conversation),
-            messages=[opened(cipher, message) for message in shown],
-            has_more=has_more,
-            next_cursor=self._cursors.sign(context, _place(shown[-1])) if has_more else None,
-        )
+        last = (row.messages[-1].timestamp, row.messages[-1].sequence) if row.has_more else None
+        return {
+            **row.conversation,
+            "messages": [opened(cipher, message) for message in row.messages],
+            "has_more": row.has_more,
+            "next_cursor": self._cursors.sign(context, last) if last else None,
+        }, tag
 
     async def delete(self, viewer: Viewer, conversation_id: str) -> DeletedConversation:
         """Removes a conversation and everything derived from it; raises ``NotFound``."""
@@ -124,13 +132,13 @@ class ChatService:
 
 def opened(cipher: ConversationCipher, message: SealedMessage) -> Message:
     """Returns a message with its text."""
-    return Message.model_construct(
-        message_id=message.message_id,
-        user_id=message.user_id,
-        user_type=message.user_type,
-        message_content=cipher.open(MESSAGE, message.message_id, message.content),
-        timestamp=message.timestamp,
-    )
+    return {
+        "message_id": message.message_id,
+        "user_id": message.user_id,
+        "user_type": message.user_type,
+        "message_content": cipher.open(MESSAGE, message.message_id, message.content),
+        "timestamp": message.timestamp,
+    }
 
 
 def identified(message: MessageIn, seed: bytes | None, place: int) -> MessageIn:
@@ -163,7 +171,7 @@ async def _store(unit: Unit, keys: WorkspaceKeys, messages: Sequence[MessageIn])
         key = message.conversation_id, ids[place]
         if key in stored and first[key] == place:
             continue
-        earlier = messages[first[key]] if key in stored else opened(ciphers[key[0]], known[key])
+        earlier = messages[first[key]] if key in stored else _as_sent(key[0], opened(ciphers[key[0]], known[key]))
         (batch.duplicates if _same(message, earlier) else batch.conflicts).append(place)
     return batch
 
@@ -180,7 +188,11 @@ def _sealed(cipher: ConversationCipher, message_id: str, message: MessageIn, now
     )
 
 
-def _same(sent: MessageIn, stored: Message | MessageIn) -> bool:
+def _as_sent(conversation_id: str, message: Message) -> MessageIn:
+    return MessageIn.model_construct(conversation_id=conversation_id, **message)
+
+
+def _same(sent: MessageIn, stored: MessageIn) -> bool:
     """Says whether a message is the stored one sent again; a time that was left out is no difference."""
     return (
         (sent.user_id, sent.user_type, sent.message_content)

@@ -82,24 +82,24 @@ class EvaluationService:
 
     async def _turns(self, viewer: Viewer, conversation_id: str, until: datetime) -> list[Turn]:
         """Returns the messages that the summary spoken of can have read."""
-        row = await self._chats.conversation(viewer, conversation_id)
         turns: list[Turn] = []
         query = MessageQuery()
         while True:
-            page = await self._chats.page(viewer, row, query)
+            page, _ = await self._chats.page(viewer, conversation_id, query)
+            assert page
             turns += [
                 Turn(
-                    message_id=message.message_id,
-                    user_id=message.user_id,
-                    user_type=message.user_type,
-                    timestamp=message.timestamp,
-                    text=message.message_content,
+                    message_id=message["message_id"],
+                    user_id=message["user_id"],
+                    user_type=message["user_type"],
+                    timestamp=message["timestamp"],
+                    text=message["message_content"],
                 )
-                for message in page.messages
+                for message in page["messages"]
             ]
-            if page.next_cursor is None:
+            if page["next_cursor"] is None:
                 return [turn for turn in turns if turn.timestamp <= until] or turns
-            query = MessageQuery(cursor=page.next_cursor)
+            query = MessageQuery(cursor=page["next_cursor"])
 
 
 async def estimate(candidate: Candidate, dialogues: Sequence[Dialogue]) -> float | None:

@@ -178,7 +178,7 @@ class Feed:
         # First of all: what counts as told before something fails is never told.
         summary = await self._summary() if row.summarised_at else None
         self._told, self._floor = sequences[:REMEMBERED], max(sequences[REMEMBERED:], default=-1)
-        self._count, self._created_at = row.conversation.message_count, row.created_at
+        self._count, self._created_at = row.conversation["message_count"], row.created_at
         return Snapshot(conversation=row.conversation, messages=self._opened(row), summary=summary)
 
     async def news(self) -> list[Event | Unavailable]:
@@ -236,7 +236,7 @@ class Feed:
         if row is None or row.created_at != self._created_at:
             return [ConversationDeleted()]
         count = self._count + len(row.messages)
-        if count != row.conversation.message_count and not row.messages:
+        if count != row.conversation["message_count"] and not row.messages:
             return await self._anew()
         # First of all: what counts as told before something fails is never told.
         renewed = row.summarised_at and (self._repeat or row.summarised_at != self._summarised_at)
@@ -247,7 +247,7 @@ class Feed:
             self._told, self._floor = ordered[-REMEMBERED:], max([self._floor, *ordered[:-REMEMBERED]])
             self._count = count
             self.wait_for_quiet()
-        if count != row.conversation.message_count:
+        if count != row.conversation["message_count"]:
             self._subscription.wake()  # there are more
         if renewed:
             self._repeat = False

@@ -53,10 +53,12 @@ class SearchService:
             shown = found[: query.limit]
             data = await _items(unit, keys, criteria, shown)
         has_more = len(found) > len(shown)
-        position = [shown[-1].last_message_at, shown[-1].conversation_id] if has_more else None
-        return ConversationList.model_construct(
-            data=data, has_more=has_more, next_cursor=self._cursors.sign(context, position) if position else None
-        )
+        position = [shown[-1]["last_message_at"], shown[-1]["conversation_id"]] if has_more else None
+        return {
+            "data": data,
+            "has_more": has_more,
+            "next_cursor": self._cursors.sign(context, position) if position else None,
+        }
 
     async def history(self, viewer: Viewer, user_id: str, query: UserQuery) -> NumberedConversationList:
         """Returns a numbered page of a sender's conversations, newest first."""
@@ -68,9 +70,14 @@ class SearchService:
             found = await unit.search.numbered_page(criteria, (query.page - 1) * query.limit, query.limit)
             data = await _items(unit, keys, criteria, found)
         pages = math.ceil(total / query.limit)
-        return NumberedConversationList.model_construct(
-            data=data, has_more=query.page < pages, next_cursor=None, page=query.page, total=total, pages=pages
-        )
+        return {
+            "data": data,
+            "has_more": query.page < pages,
+            "next_cursor": None,
+            "page": query.page,
+            "total": total,
+            "pages": pages,
+        }
 
     async def ids(self, viewer: Viewer, wanted: ConversationFilter, limit: int) -> list[str]:
         """Returns the ids of up to ``limit`` conversations that a filter lets through."""
@@ -115,19 +122,17 @@ async def _items(
 ) -> list[ConversationItem]:
     q = criteria.filter.q
     if q is None:
-        return [ConversationItem.model_construct(**dict(conversation), matches=None) for conversation in shown]
+        return [{**conversation, "matches": None} for conversation in shown]
     longest = SNIPPET_CHARACTERS // (MATCHES_SHOWN * max(len(shown), 1))
     matches: list[tuple[str, str]] = []
     texts: list[str] = []
     for start in range(0, len(shown), OPENED_AT_ONCE):
-        names = [conversation.conversation_id for conversation in shown[start : start + OPENED_AT_ONCE]]
+        names = [conversation["conversation_id"] for conversation in shown[start : start + OPENED_AT_ONCE]]
         for name, messages in (await unit.search.matches(criteria, names)).items():
             cipher = keys.conversation(name)
             matches += [(name, message.message_id) for message in messages]
             texts += [cipher.open(MESSAGE, message.message_id, message.content)[:longest] for message in messages]
     snippets: dict[str, list[Match]] = {}
     for (name, message_id), snippet in zip(matches, await unit.search.snippets(q, texts), strict=True):
-        snippets.setdefault(name, []).append(Match.model_construct(message_id=message_id, snippet=snippet))
-    return [
-        ConversationItem.model_construct(**dict(item), matches=snippets.get(item.conversation_id, [])) for item in shown
-    ]
+        snippets.setdefault(name, []).append({"message_id": message_id, "snippet": snippet})
+    return [{**item, "matches": snippets.get(item["conversation_id"], [])} for item in shown]

@@ -239,4 +239,4 @@ async def test_what_is_new_when_a_look_fails_is_told_at_the_next(
         async with asyncio.timeout(20):
             while not any(isinstance(event, SummaryUpdated) for event in told):
                 told += await feed.news()
-    assert [event.message.message_id for event in told if isinstance(event, NewMessage)] == ["m2"]
+    assert [event.message["message_id"] for event in told if isinstance(event, NewMessage)] == ["m2"]
