@@ -1,13 +1,13 @@
 """The database: short transactions, and a repository for each noun inside them."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cached_property
 
 import asyncpg
 import sqlalchemy.exc
-from sqlalchemy import Connection, PoolProxiedConnection, QueuePool
-from sqlalchemy.exc import MissingGreenlet
+from sqlalchemy import Connection, PoolProxiedConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from app.errors import ConfigurationError, Unavailable
@@ -46,7 +46,6 @@ _TRANSIENT = (
     asyncpg.OperatorInterventionError,
     asyncpg.TransactionRollbackError,
     asyncpg.LockNotAvailableError,
-    sqlalchemy.exc.TimeoutError,
     sqlalchemy.exc.InterfaceError,
     sqlalchemy.exc.OperationalError,
 )
@@ -55,10 +54,10 @@ _TRANSIENT = (
 class Unit:
     """A unit of work: the repositories on one connection, and the topics that it has something new of."""
 
-    def __init__(self, engine: AsyncEngine, pooled: PoolProxiedConnection) -> None:
+    def __init__(self, engine: AsyncEngine, pooled: PoolProxiedConnection, driver: asyncpg.Connection) -> None:
         self._engine = engine
         self._pooled = pooled
-        self._driver: asyncpg.Connection = pooled.driver_connection
+        self._driver = driver
         self.topics = set[str]()
 
     @cached_property
@@ -85,6 +84,9 @@ class Database:
 
     Connections are in autocommit, so that a read of one statement needs no transaction; a write opens one. ``connect``
     returns a connection beside the pool, to close by oneself. ``on_commit`` is called with a transaction's topics.
+
+    SQLAlchemy's pool makes the connections, but what is idle is kept here: to take it from there takes a greenlet, and
+    that the time of a small statement.
     """
 
     def __init__(self, dsn: str, *, pool_size: int = 10, timeout_s: float = 8.0) -> None:
@@ -109,13 +111,14 @@ class Database:
             isolation_level="AUTOCOMMIT",
             pool_size=pool_size,
             max_overflow=0,
-            pool_timeout=POOL_TIMEOUT_S,
             pool_reset_on_return=None,  # a unit sees to it that no transaction is left open
             hide_parameters=True,
         )
+        self._idle: list[tuple[PoolProxiedConnection, asyncpg.Connection]] = []
+        self._free = asyncio.Semaphore(pool_size)
 
     def read(self) -> AbstractAsyncContextManager[Unit]:
-        """Yields a unit for statements that each see their own snapshot; raises ``Unavailable``."""
+        """Yields a unit whose statements are each a transaction of their own; raises ``Unavailable``."""
         return self._unit(transaction=False)
 
     def write(self) -> AbstractAsyncContextManager[Unit]:
@@ -133,28 +136,34 @@ class Database:
 
     async def close(self) -> None:
         """Closes every connection of the pool."""
+        while self._idle:
+            self._idle.pop()[0].close()
         await self._engine.dispose()
 
-    async def _checked_out(self) -> tuple[PoolProxiedConnection, asyncpg.Connection]:
-        """Returns a connection of the pool, past those that the server has closed, and the driver's."""
-        pool = self._engine.sync_engine.pool
-        assert isinstance(pool, QueuePool)
-        while True:
-            try:
-                # One that is idle is there at once: to ask for it in a greenlet takes as long as a small statement.
-                pooled = pool.connect() if pool.checkedin() else await self._engine.raw_connection()
-            except MissingGreenlet:  # it broke earlier, and is to be made anew
-                pooled = await self._engine.raw_connection()
-            driver: asyncpg.Connection = pooled.driver_connection
-            if not driver.is_closed():
-                return pooled, driver
-            pooled.invalidate()
+    async def _taken(self) -> tuple[PoolProxiedConnection, asyncpg.Connection]:
+        """Returns a connection that nobody else has, and that the server has not closed, and the driver's."""
+        if self._free.locked():
+            async with asyncio.timeout(POOL_TIMEOUT_S):
+                await self._free.acquire()
+        else:
+            await self._free.acquire()
+        try:
+            while self._idle:
+                pooled, driver = self._idle.pop()
+                if not driver.is_closed():
+                    return pooled, driver
+                _drop(pooled)
+            pooled = await self._engine.raw_connection()
+            return pooled, pooled.driver_connection
+        except BaseException:
+            self._free.release()
+            raise
 
     @asynccontextmanager
     async def _unit(self, *, transaction: bool) -> AsyncIterator[Unit]:
         try:
-            pooled, driver = await self._checked_out()
-            unit = Unit(self._engine, pooled)
+            pooled, driver = await self._taken()
+            unit = Unit(self._engine, pooled, driver)
             begun, topics = not transaction, set[str]()
             try:
                 if transaction:
@@ -164,6 +173,7 @@ class Database:
                         topics = unit.topics  # who is cancelled from here on may be committed all the same
                 else:
                     yield unit
+                    topics = unit.topics
             finally:
                 if topics:
                     self.on_commit(topics)
@@ -171,8 +181,10 @@ class Database:
                 if not driver.is_closed() and (not begun or driver.is_in_transaction()):
                     driver.terminate()
                 if driver.is_closed():
-                    pooled.invalidate()
-                pooled.close()
+                    _drop(pooled)
+                else:
+                    self._idle.append((pooled, driver))
+                self._free.release()
         except Exception as error:
             # SQLAlchemy wraps what the driver raises, twice.
             wrapped = error.orig and error.orig.__cause__ if isinstance(error, sqlalchemy.exc.DBAPIError) else None
@@ -180,3 +192,9 @@ class Database:
             if not isinstance(cause, _TRANSIENT) or isinstance(cause, ValueError):  # the driver's for a wrong argument
                 raise
             raise Unavailable("The database is not available or took too long.") from cause
+
+
+def _drop(pooled: PoolProxiedConnection) -> None:
+    if pooled.is_valid:
+        pooled.invalidate()
+    pooled.close()

@@ -65,6 +65,7 @@ def create_app(open_services: Callable[[], AbstractAsyncContextManager[Services]
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     add_handlers(app)
     operations: list[Operation] = []

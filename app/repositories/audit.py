@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ARRAY, Text, func, insert, literal, select, tuple_
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import insert, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.models import AuditEntry
@@ -24,13 +23,6 @@ class AuditRepository:
         workspace_id, actor = caller
         values = {"workspace_id": workspace_id, "actor": actor, "action": action, "target": target, "details": details}
         await self._connection.execute(insert(AuditEntry).values(values))
-
-    async def add_each(self, caller: tuple[int, str], action: str, targets: Sequence[str]) -> None:
-        """Writes down that the same was done to each of the targets."""
-        target = func.unnest(literal(targets, ARRAY(Text)))
-        rows = select(*map(literal, caller), literal(action), target, literal({}, JSONB))
-        columns = ["workspace_id", "actor", "action", "target", "details"]
-        await self._connection.execute(insert(AuditEntry).from_select(columns, rows))
 
     async def page(
         self,

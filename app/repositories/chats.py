@@ -1,7 +1,7 @@
 """Conversations and their messages. Written for the driver: one statement an operation, rows as they come."""
 
 import base64
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import takewhile
 from typing import Any
@@ -10,6 +10,7 @@ import asyncpg
 import orjson
 
 from app.schemas.chats import Conversation, DeletedRows
+from app.schemas.enums import UserType
 from app.schemas.rows import ConversationRow, NewMessage, PageRow, SealedMessage
 
 PARTICIPANTS_SHOWN = 100
@@ -120,7 +121,8 @@ _BOTH_ENDS = f"""
     ) AS m WHERE before <= $3 OR behind <= $4 ORDER BY m.timestamp, m.sequence
 """  # noqa: S608 — only constants
 
-# A job may have named a conversation before it existed.
+# A job may have named a conversation before it existed. What was done is written down in the same statement; of many,
+# once for all of them and once for each.
 _DELETE = """
     WITH doomed AS (
         SELECT conversation_id FROM conversations WHERE workspace_id = $1 AND conversation_id = ANY ($2::text[])
@@ -135,19 +137,33 @@ _DELETE = """
     ), forgotten AS (
         UPDATE jobs AS j SET absent = ARRAY(SELECT each FROM unnest(j.absent) AS each WHERE each <> ALL ($2::text[]))
         FROM named WHERE j.workspace_id = $1 AND j.job_id = named.job_id
+    ), receipt AS (
+        SELECT count(*) AS conversations, coalesce(sum(message_count), 0) AS messages,
+            (SELECT count(*) FROM participants AS p JOIN gone USING (conversation_id) WHERE p.workspace_id = $1)
+                AS participants,
+            (SELECT count(*) FROM summaries AS s JOIN gone USING (conversation_id) WHERE s.workspace_id = $1)
+                AS summaries,
+            (SELECT count(*) FROM insights AS s JOIN gone USING (conversation_id) WHERE s.workspace_id = $1)
+                AS insights,
+            (SELECT count(*) FROM feedback AS f JOIN gone USING (conversation_id) WHERE f.workspace_id = $1)
+                AS feedback
+        FROM gone
+    ), written AS (
+        INSERT INTO audit_log (workspace_id, actor, action, target, details)
+        SELECT $1, $4, entry.action, entry.target, entry.details FROM (
+            SELECT 'conversations.deleted', NULL, to_jsonb(receipt) || $5::jsonb FROM receipt WHERE $5 IS NOT NULL
+            UNION ALL
+            SELECT 'conversation.deleted', known.target, CASE WHEN $5 IS NULL THEN to_jsonb(receipt) ELSE '{}' END
+            FROM receipt, gone JOIN unnest($2::text[], $3::text[]) AS known (id, target) ON id = conversation_id
+        ) AS entry (action, target, details)
     )
-    SELECT count(*) AS conversations, coalesce(sum(message_count), 0) AS messages,
-        (SELECT count(*) FROM participants AS p JOIN gone USING (conversation_id) WHERE p.workspace_id = $1)
-            AS participants,
-        (SELECT count(*) FROM summaries AS s JOIN gone USING (conversation_id) WHERE s.workspace_id = $1) AS summaries,
-        (SELECT count(*) FROM insights AS s JOIN gone USING (conversation_id) WHERE s.workspace_id = $1) AS insights,
-        (SELECT count(*) FROM feedback AS f JOIN gone USING (conversation_id) WHERE f.workspace_id = $1) AS feedback
-    FROM gone
+    SELECT * FROM receipt
 """
 
 
 _NEXT_BATCH = "SELECT nextval('message_batches')"
 
+_USER_TYPES = {str(kind): kind for kind in UserType}  # ten times as fast as the enumeration itself
 _COLUMNS = 7
 """How many ``CONVERSATION_COLUMNS`` are; in a page, ``created_at`` and the columns of messages follow."""
 
@@ -224,9 +240,17 @@ class ChatRepository:
         rows = await self._driver.fetch(_BOTH_ENDS, workspace_id, conversation_id, head_bytes, tail_bytes)
         return [sealed_message(row) for row in rows]
 
-    async def delete(self, workspace_id: int, conversation_ids: Sequence[str]) -> DeletedRows:
-        """Removes conversations, everything that belongs to them, and their ids where jobs missed them."""
-        row = await self._driver.fetchrow(_DELETE, workspace_id, conversation_ids)
+    async def delete(
+        self, caller: tuple[int, str], targets: Mapping[str, str], details: Mapping[str, object] | None = None
+    ) -> DeletedRows:
+        """Removes conversations, everything that belongs to them, and their ids where jobs missed them.
+
+        ``targets`` is what the audit log calls each of them. With ``details``, its entries are those of a deletion of
+        many.
+        """
+        workspace_id, actor = caller
+        about = None if details is None else orjson.dumps(details).decode()
+        row = await self._driver.fetchrow(_DELETE, workspace_id, list(targets), list(targets.values()), actor, about)
         return DeletedRows(**{name: int(count) for name, count in row.items()})
 
 
@@ -244,7 +268,8 @@ def _slices(messages: Sequence[NewMessage]) -> Iterator[list[NewMessage]]:
 
 def sealed_message(row: Iterable[Any]) -> SealedMessage:
     """Returns a row of ``MESSAGE_COLUMNS`` as a message."""
-    return SealedMessage(*row)
+    message_id, user_id, user_type, timestamp, content, sequence = row
+    return SealedMessage(message_id, user_id, _USER_TYPES[user_type], timestamp, content, sequence)
 
 
 def conversation_of(row: Sequence[Any]) -> Conversation:

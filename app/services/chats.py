@@ -23,7 +23,7 @@ from app.services.notices import announce
 from app.services.workspaces import WorkspaceService
 
 PAGE_BYTES = 8 * 2**20
-"""A page of messages ends early once it holds this much text."""
+"""A page of messages ends early once its long ones hold this much text; all short ones together never do."""
 
 BEFORE_ALL = (datetime.min.replace(tzinfo=UTC), -1)
 CONFLICT = "A message with this id and other content is stored already."
@@ -120,12 +120,12 @@ class ChatService:
     async def delete(self, viewer: Viewer, conversation_id: str) -> DeletedConversation:
         """Removes a conversation and everything derived from it; raises ``NotFound``."""
         keys = await self._workspaces.keys(viewer.workspace_id)
-        async with self._db.write() as unit:
-            deleted = await unit.chats.delete(viewer.workspace_id, [conversation_id])
+        async with self._db.read() as unit:
+            deleted = await unit.chats.delete(
+                viewer.caller, {conversation_id: conversation_target(keys, conversation_id)}
+            )
             if not deleted.conversations:
                 raise NotFound("There is no such conversation.")
-            target = conversation_target(keys, conversation_id)
-            await unit.audit.add(viewer.caller, "conversation.deleted", target, **deleted.model_dump())
             announce(unit, keys, [conversation_id])
         return DeletedConversation(conversation_id=conversation_id, deleted=deleted)
 

@@ -102,12 +102,9 @@ class SearchService:
             if len(ids) > query.max_delete_count:
                 detail = "More conversations match than max_delete_count allows. Nothing was deleted."
                 raise TooManyToDelete(detail, (FieldError("max_delete_count", TooManyToDelete.code, detail),))
-            deleted = await unit.chats.delete(viewer.workspace_id, ids)
+            targets = {conversation_id: conversation_target(keys, conversation_id) for conversation_id in ids}
             filters = sorted(name for name, value in wanted if value is not None)
-            details = {**deleted.model_dump(), "filters": filters}
-            await unit.audit.add(viewer.caller, "conversations.deleted", None, **details)
-            targets = [conversation_target(keys, conversation_id) for conversation_id in ids]
-            await unit.audit.add_each(viewer.caller, "conversation.deleted", targets)
+            deleted = await unit.chats.delete(viewer.caller, targets, {"filters": filters})
             announce(unit, keys, ids)
         return DeletedConversations(deleted=deleted)
 

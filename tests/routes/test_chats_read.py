@@ -70,7 +70,7 @@ async def test_a_message_that_comes_between_two_pages_moves_nothing(workspace: W
 async def test_a_page_ends_early_when_it_holds_much_text(workspace: Workspace, extra: int) -> None:
     mebibytes = PAGE_BYTES // 2**20
     big = [message(message_id=f"m{n}", message_content=f"{n}" * 2**20) for n in range(mebibytes)]
-    more = [message(message_id="last")] * extra
+    more = [message(message_id="last", message_content="9" * 2**14)] * extra
     assert (await workspace.editor.post("/chats", json=big + more)).status_code == 201
     found = await pages(workspace.viewer, "/chats/c1")
     assert [len(page["messages"]) for page in found] == [mebibytes, *[1] * extra]

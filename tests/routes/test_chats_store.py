@@ -8,11 +8,11 @@ import httpx
 import psycopg
 import pytest
 
-from app.errors import NotFound
 from app.factory import build
 from app.schemas.base import CONTENT_BYTES
 from app.schemas.chats import BATCH_SIZE, MessageIn
 from app.schemas.enums import Role
+from app.schemas.search import DeleteQuery
 from app.schemas.viewer import Viewer
 from app.settings import Settings
 from tests.conftest import url_of
@@ -265,13 +265,14 @@ async def test_a_write_that_is_called_off_at_whichever_step_takes_no_other_along
     alone = settings.model_copy(update={"database_pool_size": 1})
     async with build(alone, url_of(postgresql)) as services:
         viewer = Viewer((await services.workspaces.all())[0].workspace_id, Role.EDITOR)
+        nothing = DeleteQuery(user_id="nobody", max_delete_count=1)
         for step in range(60):
-            writing = asyncio.create_task(services.chats.delete(viewer, "nothing"))
+            writing = asyncio.create_task(services.search.delete(viewer, nothing))
             for _ in range(step):
                 await asyncio.sleep(0)
             writing.cancel()
             await asyncio.wait({writing})
-            assert writing.cancelled() or isinstance(writing.exception(), NotFound)
+            assert writing.cancelled() or writing.result().deleted.conversations == 0
             await services.chats.store(viewer, [MessageIn(**message(message_id=f"m{step}"))])
             postgresql.rollback()
             assert postgresql.execute("SELECT count(*) FROM messages").fetchone() == (step + 1,)
