@@ -1,12 +1,13 @@
 """The command line: ``python -m app --help``."""
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import orjson
 import typer
@@ -14,11 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from app import worker
-from app.demo import SAMPLES, WORKSPACE, import_csv, prepare, worker_beside
 from app.errors import ConfigurationError, Problem
-from app.evaluate import Comparison, agree, bars, candidates
-from app.factory import Services, build, database_url
 from app.logs import configure_logs
 from app.schemas.accounts import KeyIn, PageQuery
 from app.schemas.chats import PAGE_SIZE
@@ -28,7 +25,14 @@ from app.server import check_address, run_server
 from app.services.records import FIELDS, CsvRows
 from app.settings import Settings, generate_secrets, load_settings
 
+# What opens the services takes a second to import: a command does so itself, after what it can refuse at once.
+if TYPE_CHECKING:
+    from app.factory import Services
+
 T = TypeVar("T")
+
+WORKSPACE = "demo"
+"""Where the sample conversations go."""
 
 cli = typer.Typer(help="Chat Summarization and Insights API.", no_args_is_help=True, pretty_exceptions_enable=False)
 workspaces = typer.Typer(help="Make and list workspaces.", no_args_is_help=True)
@@ -60,10 +64,12 @@ def serve() -> None:
 @cli.command()
 def work() -> None:
     """Carry on the jobs that the API accepts; any number of workers may."""
+    from app import worker
+
     settings = load_settings()
     configure_logs(settings.log_level)
 
-    async def until_stopped(services: Services) -> None:
+    async def until_stopped(services: "Services") -> None:
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
@@ -86,13 +92,16 @@ def demo() -> None:
     """Migrate, store the sample conversations, show one summarised, then serve and work: what ./scripts/run does."""
     settings = load_settings()
     check_address(settings)
+    from app.demo import prepare, worker_beside
+    from app.factory import database_url
+
     with err.status("Starting PostgreSQL ...") as status:
         generate_secrets(settings)
         with database_url(settings) as url:
             status.update("Migrating ...")
             migrate()
             status.stop()
-            asyncio.run(_with_services(settings, url, lambda services: prepare(services, settings, out)))
+            asyncio.run(_with_services(settings, url, lambda services: prepare(services, WORKSPACE, settings, out)))
             out.print(f"Docs: [link]{settings.base_url}/docs[/link]   Stop: Ctrl-C")
             with worker_beside():
                 run_server(settings)
@@ -114,8 +123,9 @@ def seed(
     if wrong := [field for field, _, name in names if field not in FIELDS or not name]:
         raise ConfigurationError(f"--column {wrong[0]}: write FIELD=NAME with one of {', '.join(FIELDS)}.")
     columns = {name: field for field, _, name in names}
+    from app.demo import SAMPLES, import_csv
 
-    async def load(services: Services) -> int:
+    async def load(services: "Services") -> int:
         row, _ = await services.workspaces.get_or_create(workspace)
         viewer = Viewer(row.workspace_id, Role.EDITOR)
         rejected = 0
@@ -153,10 +163,12 @@ def evaluate(
     """Compare models and prompts on dialogues with reference summaries, and on feedback, beside baselines."""
     if file is None and feedback is None:
         raise ConfigurationError("Name a FILE of dialogues, or a workspace whose --feedback counts.")
+    from app.evaluate import Comparison, agree, bars, candidates
+
     settings = load_settings()
     found = Comparison(candidates(settings, model or [], prompts or []))
 
-    def run(action: Callable[[Services | None], Awaitable[None]]) -> None:
+    def run(action: "Callable[[Services | None], Awaitable[None]]") -> None:
         if feedback:
             _run(action)
         else:
@@ -204,7 +216,7 @@ def create_key(
 ) -> None:
     """Make an API key and print it, and nothing else; it is never shown again. A new workspace is made if needed."""
 
-    async def create(services: Services) -> str:
+    async def create(services: "Services") -> str:
         row, created = await services.workspaces.get_or_create(workspace)
         if created:
             err.print(f"Workspace {row.name} made.", markup=False)
@@ -219,7 +231,7 @@ def create_key(
 def list_keys(workspace: WorkspaceName) -> None:
     """List a workspace's API keys, without the keys themselves."""
 
-    async def find(services: Services) -> Table:
+    async def find(services: "Services") -> Table:
         table = Table(Column("id", no_wrap=True, min_width=19), "name", "role", "made at", "expires at", "last used at")
         row = await services.workspaces.named(workspace)
         viewer, query = Viewer(row.workspace_id, Role.ADMIN), PageQuery(limit=PAGE_SIZE)
@@ -240,7 +252,7 @@ def list_keys(workspace: WorkspaceName) -> None:
 def revoke_key(workspace: WorkspaceName, key_id: Annotated[int, typer.Argument(min=1, max=2**63 - 1)]) -> None:
     """Delete an API key; every instance refuses it within 5 seconds."""
 
-    async def revoke(services: Services) -> None:
+    async def revoke(services: "Services") -> None:
         row = await services.workspaces.named(workspace)
         await services.keys.delete(Viewer(row.workspace_id, Role.ADMIN), key_id)
 
@@ -262,13 +274,17 @@ async def _awaited(action: Awaitable[T]) -> T:
     return await action
 
 
-async def _with_services(settings: Settings, url: str, action: Callable[[Services], Awaitable[T]]) -> T:
+async def _with_services(settings: Settings, url: str, action: "Callable[[Services], Awaitable[T]]") -> T:
+    from app.factory import build
+
     async with build(settings, url) as services:
         return await action(services)
 
 
-def _run(action: Callable[[Services], Awaitable[T]]) -> T:
+def _run(action: "Callable[[Services], Awaitable[T]]") -> T:
     """Does something with the services of the configured database."""
+    from app.factory import database_url
+
     settings = load_settings()
     with database_url(settings) as url:
         return asyncio.run(_with_services(settings, url, action))
@@ -284,6 +300,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGHUP, stop)
     configure_logs("warning")
+    gc.set_threshold(10_000)  # imports leave little garbage: to look for it took a seventh of the start
     try:
         cli()
     except (ConfigurationError, Problem) as error:

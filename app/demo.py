@@ -27,7 +27,6 @@ from app.services.auth import Door
 from app.services.records import CsvRows
 from app.settings import Settings, write_secret
 
-WORKSPACE = "demo"
 SAMPLES = [
     Path(__file__).parent.parent / "data" / name
     for name in ("star_sample.csv", "pc_support_sample.csv", "abcd_sample.csv")
@@ -64,13 +63,13 @@ def worker_beside() -> Iterator[None]:
         keeper.join()
 
 
-async def prepare(services: Services, settings: Settings, console: Console) -> None:
-    """Stores the samples and makes an admin key, unless that was done; then shows what a developer gets."""
+async def prepare(services: Services, name: str, settings: Settings, console: Console) -> None:
+    """Stores the samples in a workspace and makes an admin key, unless it did; then shows what a developer gets."""
     key_file = settings.data_dir / "admin_key"
     if await _works(services, key_file):
         console.print(f"Sample data and admin key are there ([cyan]{escape(str(key_file))}[/]).")
         return
-    workspace, _ = await services.workspaces.get_or_create(WORKSPACE)
+    workspace, _ = await services.workspaces.get_or_create(name)
     for file in SAMPLES:
         await import_csv(services, Viewer(workspace.workspace_id, Role.EDITOR), file, CsvRows(), console)
     operator = Viewer(workspace.workspace_id, Role.ADMIN)

