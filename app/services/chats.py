@@ -7,6 +7,8 @@ from collections.abc import Sequence, Set
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+import orjson
+
 from app.db import Database, Unit
 from app.errors import FieldError, MessageConflict, NotFound, Unavailable
 from app.schemas.chats import ConversationPage, DeletedConversation, Message, MessageIn, Stored
@@ -104,8 +106,8 @@ class ChatService:
             row = await unit.chats.page(viewer.workspace_id, conversation_id, after, query.limit, PAGE_BYTES)
         if row is None:
             raise NotFound("There is no such conversation.")
-        state = f"{row.created_at} {row.conversation} {query.limit} {query.cursor}"
-        tag = hashlib.sha256(state.encode()).hexdigest()[:32]
+        state = orjson.dumps([row.created_at, row.conversation, query.limit, query.cursor])
+        tag = hashlib.sha256(state).hexdigest()[:32]
         if {tag, "*"} & known:
             return None, tag
         cipher = keys.conversation(conversation_id)
