@@ -1,9 +1,10 @@
 """The database: short transactions, and a repository for each noun inside them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import cached_property
+from typing import Any
 
 import asyncpg
 import sqlalchemy.exc
@@ -22,6 +23,7 @@ from app.repositories.live import LiveRepository
 from app.repositories.members import MemberRepository
 from app.repositories.runs import RunRepository
 from app.repositories.search import SearchRepository
+from app.repositories.sessions import keeps_statements, lent_session
 from app.repositories.usage import UsageRepository
 from app.repositories.workspaces import WorkspaceRepository
 
@@ -34,6 +36,12 @@ APP_ROLE = "chat_insights_app"
 # work_mem is a bound, not a reservation: below it a batch would spill its plain text into temporary files.
 # Compiling a query takes longer than any of ours runs.
 SESSION = {"application_name": "chat-insights", "role": APP_ROLE, "work_mem": "64MB", "jit": "off"}
+
+POOLED = (
+    f"Through a pooler the service has to log in as {APP_ROLE}: let that role LOGIN with a PASSWORD, and put both into"
+    " DATABASE_URL. What a session needs besides, `alembic upgrade head` sets for new sessions of the database: let the"
+    " pooler make its connections anew afterwards. Wrong in this one: "
+)
 
 # What says nothing about our SQL, only about the server's or the network's state: worth a retry.
 _TRANSIENT = (
@@ -92,9 +100,7 @@ class Database:
     def __init__(self, dsn: str, *, pool_size: int = 10, timeout_s: float = 8.0) -> None:
         async def connect() -> asyncpg.Connection:
             try:
-                return await asyncpg.connect(
-                    dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=timeout_s, server_settings=SESSION
-                )
+                return await _connect(dsn, timeout_s)
             except (asyncpg.InvalidParameterValueError, asyncpg.InsufficientPrivilegeError) as error:
                 raise ConfigurationError(
                     f"The user of DATABASE_URL cannot work as the role {APP_ROLE}. Run `alembic upgrade head`; if"
@@ -198,3 +204,44 @@ def _drop(pooled: PoolProxiedConnection) -> None:
     if pooled.is_valid:
         pooled.invalidate()
     pooled.close()
+
+
+class _Pooled(asyncpg.Connection):  # type: ignore[misc]  # the driver has no types
+    """A connection through a pooler: each of its transactions may run in another session."""
+
+    async def add_listener(self, channel: str, callback: object) -> None:
+        """Hears nothing: LISTEN would go on in a session that is somebody else's by then."""
+
+
+async def _connect(dsn: str, timeout_s: float) -> asyncpg.Connection:
+    async def connect(
+        fits: Callable[[asyncpg.Connection], Awaitable[bool]], **options: Any
+    ) -> asyncpg.Connection | None:
+        connection = await asyncpg.connect(dsn, command_timeout=timeout_s, **options)
+        kept = False
+        try:
+            kept = await fits(connection)
+            return connection if kept else None
+        finally:
+            if not kept:
+                connection.terminate()
+
+    pooled = {"connection_class": _Pooled, "server_settings": {"application_name": SESSION["application_name"]}}
+    async with asyncio.timeout(CONNECT_TIMEOUT_S):
+        with suppress(asyncpg.ProtocolViolationError):  # from a pooler that is not told to ignore what it does not know
+            if direct := await connect(_is_direct, server_settings=SESSION):
+                return direct
+        if plain := await connect(_needs_no_cache, statement_cache_size=0, **pooled):
+            return plain
+        return await asyncpg.connect(dsn, command_timeout=timeout_s, **pooled)
+
+
+async def _is_direct(connection: asyncpg.Connection) -> bool:
+    return await lent_session(connection) is None
+
+
+async def _needs_no_cache(connection: asyncpg.Connection) -> bool:
+    session = await lent_session(connection) or {}
+    if wrong := [name for name, value in session.items() if SESSION.get(name, value) != value]:
+        raise ConfigurationError(POOLED + ", ".join(wrong) + ".")
+    return not await keeps_statements(connection)

@@ -171,6 +171,7 @@ def run_server(settings: Settings) -> None:
         "app.main:app",
         host=settings.host,
         port=settings.port,
+        workers=settings.web_concurrency,
         **PROTOCOLS,
         log_config=None,
         access_log=False,

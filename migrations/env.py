@@ -16,6 +16,12 @@ LOCK_TIMEOUT = "4s"
 
 def migrate(connection: Connection) -> None:
     """Runs what the command line asked for; a second migrator waits until the first is done."""
+    greeted = connection.connection.driver_connection.info.backend_pid  # type: ignore[union-attr]  # it is open
+    if connection.scalar(text("SELECT pg_backend_pid()")) != greeted:
+        raise ConfigurationError(
+            "Between here and PostgreSQL is a pooler, whose sessions would keep a migration's locks. Migrate with a"
+            " DATABASE_URL that goes past it."
+        )
     # Advisory locks obey lock_timeout too, so the patient wait comes first.
     connection.execute(text(f"SET lock_timeout = '{WAIT_FOR_OTHERS}'"))
     connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": ONE_MIGRATION_AT_A_TIME})

@@ -13,6 +13,7 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import psycopg
 import pytest
 import uvicorn
@@ -317,3 +318,18 @@ def test_the_real_server_believes_the_proxies_it_is_told_of(settings: Settings) 
     with serving(settings, **more) as running, httpx.Client(base_url=running.url) as client:
         answers = [client.get("/chats", headers={"X-Forwarded-For": f"198.51.100.{number}"}) for number in range(3)]
         assert [each.status_code for each in answers] == [401, 401, 401]
+
+
+def test_several_processes_serve_within_the_same_bounds(settings: Settings) -> None:
+    with serving(settings, WEB_CONCURRENCY="2") as running:
+        transport = httpx.HTTPTransport(retries=10)  # it listens soon after
+        with httpx.Client(base_url=running.url, transport=transport, timeout=60) as client:
+            assert client.get("/readyz").json()["status"] == "ok"
+        with socket.create_connection(("127.0.0.1", cast("int", urlsplit(running.url).port))) as opened:
+            opened.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Long: ")
+            with pytest.raises(OSError):  # the server closes the connection
+                opened.sendall(b"x" * HEADER_BYTES * 1_000)
+        serve = [each for each in psutil.Process(running.process.pid).children() if "spawn_main" in str(each.cmdline())]
+        assert len(serve) == 2
+        running.process.terminate()
+        assert psutil.wait_procs([psutil.Process(running.process.pid), *serve], timeout=60)[1] == []

@@ -35,7 +35,9 @@ def serving(settings: Settings, **environment: str) -> Iterator[Serving]:
     """Runs the service on the database of the settings, with a configuration of its own otherwise."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    with _running(SERVE, settings, b"Uvicorn running", PORT=str(port), **environment) as process:
+    # With several processes, it is the first one to be ready that says so.
+    ready = b"Application startup complete" if "WEB_CONCURRENCY" in environment else b"Uvicorn running"
+    with _running(SERVE, settings, ready, PORT=str(port), **environment) as process:
         yield Serving(process, f"http://127.0.0.1:{port}")
 
 
