@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError, WebSocketRequestValidationError
+from fastapi.exceptions import WebSocketRequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
@@ -89,14 +89,10 @@ def problem_page(problem: Problem, request: Request) -> Response:
 
 
 def add_handlers(app: FastAPI) -> None:
-    """Makes an application answer with problem documents, whatever goes wrong."""
-
-    async def on_problem(request: Request, error: Exception) -> Response:
-        assert isinstance(error, Problem)
-        return problem_response(error, request.state.request_id)
+    """Makes an application answer with problem documents what no operation answers."""
 
     async def on_invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError | WebSocketRequestValidationError)
+        assert isinstance(error, WebSocketRequestValidationError)
         errors = tuple(
             found._replace(pointer=found.pointer.lstrip("/")) for found in field_errors(error.errors(), skip=1)
         )
@@ -104,8 +100,6 @@ def add_handlers(app: FastAPI) -> None:
 
     async def on_http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        if isinstance(error.__cause__, Problem):
-            return problem_response(error.__cause__, request.state.request_id)
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
             problem: Problem = MethodNotAllowed("This path does not take this method; see the Allow header.")
             return problem_response(problem, request.state.request_id, {"Allow": ", ".join(_methods(app, request))})
@@ -113,8 +107,6 @@ def add_handlers(app: FastAPI) -> None:
             return problem_response(NotFound("There is nothing at this path."), request.state.request_id)
         return problem_response(Malformed("The request cannot be read."), request.state.request_id)
 
-    app.add_exception_handler(Problem, on_problem)
-    app.add_exception_handler(RequestValidationError, on_invalid)
     app.add_exception_handler(WebSocketRequestValidationError, on_invalid)
     app.add_exception_handler(HTTPException, on_http)
 
