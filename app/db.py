@@ -178,8 +178,8 @@ class Database:
                         yield unit
                         topics = unit.topics  # who is cancelled from here on may be committed all the same
                 else:
-                    yield unit
                     topics = unit.topics
+                    yield unit
             finally:
                 if topics:
                     self.on_commit(topics)

@@ -107,7 +107,9 @@ def _parameter(name: str, hint: Any, default: Any, in_path: bool) -> _Parameter:
         return _Parameter(name, name, lambda request: request.path_params, adapter, default)
     for mark in getattr(hint, "__metadata__", ()):
         if isinstance(mark, params.Header):
-            return _Parameter(name, mark.alias or name.replace("_", "-"), lambda request: request.headers, adapter, default)
+            return _Parameter(
+                name, mark.alias or name.replace("_", "-"), lambda request: request.headers, adapter, default
+            )
     kind = getattr(hint, "__origin__", hint)
     alias = "" if isinstance(kind, type) and issubclass(kind, BaseModel) else name
     assert not alias or default is not inspect.Parameter.empty

