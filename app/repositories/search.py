@@ -65,18 +65,17 @@ _CONVERSATIONS = f"""
 """  # noqa: S608 — only constants
 
 _PLACES = f"""
-    SELECT count(*), array_agg(last_message_at) FILTER (WHERE place % {STEP} = 0),
-        array_agg(conversation_id) FILTER (WHERE place % {STEP} = 0),
+    SELECT count(*), array_agg(last_message_at) FILTER (WHERE place %% %(step)s::int = 0),
+        array_agg(conversation_id) FILTER (WHERE place %% %(step)s::int = 0),
         coalesce(bool_or(beyond), false) AS beyond
     FROM (SELECT k.*, row_number() OVER ({NEWEST}) AS place FROM ({{keys}}) AS k) AS k
-""".replace("% ", "%% ")  # noqa: S608 — only constants
-
+"""  # noqa: S608 — only constants
 
 _IDS = "SELECT conversation_id FROM ({keys}) AS k LIMIT %(limit)s"
 
 
 class Places(NamedTuple):
-    """How many conversations there are, and where every so manieth is: the last one of each ``STEP``."""
+    """How many conversations there are, and the positions of the last one of each step."""
 
     total: int
     marks: list[tuple[datetime, str]]
@@ -95,9 +94,9 @@ class SearchRepository:
         more = {"limit": limit, "skip": skip, **position(after)}
         return [conversation_of(row) for row in await self._fetch(criteria, _CONVERSATIONS, more)]
 
-    async def places(self, criteria: Criteria) -> Places:
-        """Returns where the conversations are; reads all of them."""
-        [row] = await self._fetch(criteria, _PLACES, {})
+    async def places(self, criteria: Criteria, step: int) -> Places:
+        """Returns how many conversations there are, and where each ``step`` of them ends; reads all of them."""
+        [row] = await self._fetch(criteria, _PLACES, {"step": step})
         return Places(row[0], list(zip(row[1] or (), row[2] or (), strict=True)))
 
     async def ids(self, criteria: Criteria, limit: int) -> list[str]:

@@ -134,7 +134,7 @@ class NumberedConversationList(Schema):
     has_more: bool
     next_cursor: Annotated[str | None, Field(description="Always null: pages are numbered.")] = None
     page: int
-    total: int
+    total: Annotated[int, Field(description="Of a long history, over 1,000, up to four seconds old.")]
     pages: int
 
 
