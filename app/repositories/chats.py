@@ -3,15 +3,21 @@
 import base64
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 import asyncpg
 import orjson
+from pydantic import TypeAdapter
 
 from app.schemas.chats import Conversation, DeletedRows, Participant
-from app.schemas.enums import Outcome, Sentiment, UserType
+from app.schemas.enums import UserType
 from app.schemas.rows import ConversationRow, NewMessage, SealedMessage
 
 PARTICIPANTS_SHOWN = 100
+
+C = TypeVar("C", bound=Conversation)
+
+_participants = TypeAdapter(list[Participant])
 
 CONVERSATION_COLUMNS = f"""
     c.conversation_id, c.message_count, c.first_message_at, c.last_message_at, c.sentiment, c.outcome,
@@ -190,7 +196,7 @@ class ChatRepository:
     async def conversation(self, workspace_id: int, conversation_id: str) -> ConversationRow | None:
         """Returns what is known of a conversation."""
         row = await self._driver.fetchrow(_CONVERSATION, workspace_id, conversation_id)
-        return ConversationRow(conversation_of(row), row["created_at"]) if row else None
+        return ConversationRow(conversation_of(row, Conversation), row["created_at"]) if row else None
 
     async def messages(
         self, workspace_id: int, conversation_id: str, after: tuple[datetime, int], limit: int, max_bytes: int
@@ -238,17 +244,8 @@ def sealed_message(row: Sequence[object]) -> SealedMessage:
     return message._replace(user_type=UserType(message.user_type))
 
 
-def conversation_of(row: asyncpg.Record) -> Conversation:
-    """Returns a row of ``CONVERSATION_COLUMNS`` as a conversation."""
-    return Conversation.model_construct(
-        conversation_id=row["conversation_id"],
-        message_count=row["message_count"],
-        first_message_at=row["first_message_at"],
-        last_message_at=row["last_message_at"],
-        participants=[
-            Participant.model_construct(**{**p, "user_type": UserType(p["user_type"])})
-            for p in orjson.loads(row["participants"] or "[]")
-        ],
-        sentiment=Sentiment(row["sentiment"]) if row["sentiment"] else None,
-        outcome=Outcome(row["outcome"]) if row["outcome"] else None,
-    )
+def conversation_of(row: asyncpg.Record, model: type[C]) -> C:
+    """Returns a row of ``CONVERSATION_COLUMNS`` as a conversation; ``model`` may have more fields, with defaults."""
+    known = {name: row[name] for name in Conversation.model_fields}
+    known["participants"] = _participants.validate_json(known["participants"] or "[]")
+    return model.model_validate(known)

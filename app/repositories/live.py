@@ -6,6 +6,7 @@ from datetime import datetime
 import asyncpg
 
 from app.repositories.chats import CONVERSATION_COLUMNS, MESSAGE_COLUMNS, conversation_of, sealed_message
+from app.schemas.chats import Conversation
 from app.schemas.rows import LiveRow, LiveVersion
 
 TOPIC_LENGTH = 16
@@ -98,4 +99,4 @@ def topics_of(notice: str) -> Iterator[str]:
 def _live(row: asyncpg.Record) -> LiveRow:
     summarised_at: datetime | None = row["summarised_at"]
     messages = [sealed_message(message) for message in row["messages"]]
-    return LiveRow(conversation_of(row), row["created_at"], summarised_at, messages)
+    return LiveRow(conversation_of(row, Conversation), row["created_at"], summarised_at, messages)

@@ -21,7 +21,7 @@ from app.repositories.criteria import (
     planned_rows,
     position,
 )
-from app.schemas.chats import PAGE_SIZE, Conversation
+from app.schemas.chats import PAGE_SIZE, ConversationItem
 from app.schemas.rows import SealedMessage
 
 MATCHES_SHOWN = 3
@@ -58,7 +58,8 @@ _PAGE = PAGE_SIZE + 1 + STEP  # a constant, so that the planner knows that the o
 
 _CONVERSATIONS = f"""
     SELECT {CONVERSATION_COLUMNS}, keys.beyond FROM (
-        SELECT * FROM ({{keys}} {NEWEST} LIMIT {_PAGE}) AS page OFFSET %(skip)s LIMIT %(limit)s
+        SELECT * FROM ({{keys}} {NEWEST} LIMIT {_PAGE}) AS page
+        OFFSET (SELECT %(skip)s::bigint) LIMIT (SELECT %(limit)s::bigint)
     ) AS keys
     JOIN conversations AS c ON c.workspace_id = %(workspace)s AND c.conversation_id = keys.conversation_id
     ORDER BY c.last_message_at DESC, c.conversation_id DESC
@@ -89,10 +90,10 @@ class SearchRepository:
 
     async def page(
         self, criteria: Criteria, after: tuple[datetime, str] | None, limit: int, skip: int = 0
-    ) -> list[Conversation]:
+    ) -> list[ConversationItem]:
         """Returns up to ``limit`` conversations, newest first, from behind a position and up to ``STEP`` more."""
         more = {"limit": limit, "skip": skip, **position(after)}
-        return [conversation_of(row) for row in await self._fetch(criteria, _CONVERSATIONS, more)]
+        return [conversation_of(row, ConversationItem) for row in await self._fetch(criteria, _CONVERSATIONS, more)]
 
     async def places(self, criteria: Criteria, step: int) -> Places:
         """Returns how many conversations there are, and where each ``step`` of them ends; reads all of them."""

@@ -1,7 +1,6 @@
 """Finding conversations, and deleting what was found."""
 
 import math
-from collections.abc import Sequence
 
 from cachetools import TTLCache
 
@@ -10,7 +9,6 @@ from app.errors import FieldError, Invalid, TooManyToDelete
 from app.repositories.criteria import STEP, Criteria
 from app.repositories.search import MATCHES_SHOWN, Places
 from app.schemas.chats import (
-    Conversation,
     ConversationItem,
     ConversationList,
     DeletedConversations,
@@ -83,7 +81,7 @@ class SearchService:
                 if KEPT <= places.total < KEPT_AT_MOST:
                     self._places[criteria] = places
             mark, skip = divmod((query.page - 1) * query.limit, STEP)
-            found: list[Conversation] = []
+            found: list[ConversationItem] = []
             if mark <= len(places.marks):
                 after = places.marks[mark - 1] if mark else None
                 found = await unit.search.page(criteria, after, query.limit, skip)
@@ -132,11 +130,11 @@ def _criteria(keys: WorkspaceKeys, wanted: ConversationFilter) -> Criteria:
 
 
 async def _items(
-    unit: Unit, keys: WorkspaceKeys, criteria: Criteria, shown: Sequence[Conversation]
+    unit: Unit, keys: WorkspaceKeys, criteria: Criteria, shown: list[ConversationItem]
 ) -> list[ConversationItem]:
     q = criteria.filter.q
     if q is None:
-        return [ConversationItem.model_construct(**dict(conversation), matches=None) for conversation in shown]
+        return shown
     longest = SNIPPET_CHARACTERS // (MATCHES_SHOWN * max(len(shown), 1))
     matches: list[tuple[str, str]] = []
     texts: list[str] = []
@@ -149,6 +147,4 @@ async def _items(
     snippets: dict[str, list[Match]] = {}
     for (name, message_id), snippet in zip(matches, await unit.search.snippets(q, texts), strict=True):
         snippets.setdefault(name, []).append(Match.model_construct(message_id=message_id, snippet=snippet))
-    return [
-        ConversationItem.model_construct(**dict(item), matches=snippets.get(item.conversation_id, [])) for item in shown
-    ]
+    return [item.model_copy(update={"matches": snippets.get(item.conversation_id, [])}) for item in shown]
