@@ -141,14 +141,15 @@ def by_hits(given: frozenset[str], sought: str) -> str:
 def by_walk(given: frozenset[str], walked: int) -> str:
     """Returns what selects the keys of conversations, ``k``, by looking into the newest, until ``walked`` messages.
 
-    Where it ends before it has seen all, rows say so: ``beyond``.
+    Where it ends before it has seen all, the rows it has not seen follow, and say so: ``beyond``.
     """
+    seen = walked + STEP  # so that what is skipped does not hide that there is more
     cost = f"k.message_count + {LOOKUP}" if "q" in given else "1"
     tests = [_TESTS[name] for name in sorted(given & ({*SOUGHT} | _LABELS if "user" in given else {*SOUGHT}))]
     return f"""
         SELECT k.last_message_at, k.conversation_id, k.beyond FROM (
             SELECT k.*, sum({cost}) OVER ({NEWEST} ROWS UNBOUNDED PRECEDING) > {walked} AS beyond
-            FROM ({_along_time(given, walked + 1, looking=True)}) AS k
+            FROM ({_along_time(given, seen, looking=True)}) AS k
         ) AS k WHERE CASE WHEN k.beyond THEN true ELSE {" AND ".join(tests)} END
     """  # noqa: S608 — only constants
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.factory import Services, build
+from app.repositories import search as repository
 from app.schemas.enums import Role
 from app.schemas.search import UserQuery
 from app.services import search
@@ -54,7 +55,9 @@ async def test_pages_of_a_long_history_begin_where_it_is_remembered(
     monkeypatch.setattr(search, "KEPT", 20)
     monkeypatch.setattr(search, "STEP", 3)
     expected = await fill(workspace, 23)
-    for limit in (1, 2, 3, 5, 10):
+    monkeypatch.setattr(repository, "FEW", {"q": -1})
+    for limit, walked in ((1, 0), (2, 0), (3, 20), (5, 40), (10, 10_000)):
+        monkeypatch.setattr(repository, "WALKED", walked)
         for params in ({}, {"q": "parcel"}, {"to": "2026-12-01T00:00:00Z"}):
             found = [
                 await names(workspace, "ana", limit=limit, page=page, **params) for page in range(1, 25 // limit + 2)
