@@ -38,6 +38,12 @@ class Conversation(Base):
             *("workspace_id", "outcome", "last_message_at", "conversation_id"),
             postgresql_where=text("outcome IS NOT NULL"),
         ),
+        # Which began before a time is known of the others by when they ended.
+        Index(
+            "conversations_long_idx",
+            *("workspace_id", "last_message_at", "conversation_id", "first_message_at"),
+            postgresql_where=text("last_message_at - first_message_at > interval '24 hours'"),
+        ),
         Index("conversations_keyword_hashes_idx", "keyword_hashes", postgresql_using="gin"),
     )
 

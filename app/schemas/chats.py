@@ -140,7 +140,7 @@ class NumberedConversationList(TypedDict):
     has_more: bool
     next_cursor: Annotated[str | None, Field(description="Always null: pages are numbered.")]
     page: int
-    total: int
+    total: Annotated[int, Field(description="Of a long history, over 1,000, up to four seconds old.")]
     pages: int
 
 

@@ -3,9 +3,12 @@
 import math
 from collections.abc import Sequence
 
+from cachetools import TTLCache
+
 from app.db import Database, Unit
 from app.errors import FieldError, Invalid, TooManyToDelete
-from app.repositories.search import MATCHES_SHOWN, Criteria
+from app.repositories.criteria import STEP, Criteria
+from app.repositories.search import MATCHES_SHOWN, Places
 from app.schemas.chats import (
     Conversation,
     ConversationItem,
@@ -29,6 +32,15 @@ SNIPPET_CHARACTERS = 2_000_000
 OPENED_AT_ONCE = 10
 """Of how many conversations the matches, at most a mebibyte each, are in memory together."""
 
+KEPT = 1_000
+"""How many conversations a sender has of whom it is remembered how many, and which place is where."""
+
+KEPT_S = 4.0
+"""For how long."""
+
+KEPT_AT_MOST = 10_000_000
+"""Of how many conversations, all senders together: a hundredth of them is in memory."""
+
 
 class SearchService:
     """Conversations of the viewer's workspace by filter."""
@@ -37,6 +49,7 @@ class SearchService:
         self._db = db
         self._workspaces = workspaces
         self._cursors = cursors
+        self._places: TTLCache[Criteria, Places] = TTLCache(KEPT_AT_MOST, KEPT_S, getsizeof=lambda each: each.total)
 
     async def page(self, viewer: Viewer, query: ConversationQuery) -> ConversationList:
         """Returns a page of conversations, newest first."""
@@ -66,10 +79,18 @@ class SearchService:
         keys = await self._workspaces.keys(viewer.workspace_id)
         criteria = _criteria(keys, wanted)
         async with self._db.read() as unit:
-            total = await unit.search.count(criteria)
-            found = await unit.search.numbered_page(criteria, (query.page - 1) * query.limit, query.limit)
+            places = self._places.get(criteria)
+            if places is None:
+                places = await unit.search.places(criteria, STEP)
+                if KEPT <= places.total < KEPT_AT_MOST:
+                    self._places[criteria] = places
+            mark, skip = divmod((query.page - 1) * query.limit, STEP)
+            found: list[Conversation] = []
+            if mark <= len(places.marks):
+                after = places.marks[mark - 1] if mark else None
+                found = await unit.search.page(criteria, after, query.limit, skip)
             data = await _items(unit, keys, criteria, found)
-        pages = math.ceil(total / query.limit)
+        total, pages = places.total, math.ceil(places.total / query.limit)
         return {
             "data": data,
             "has_more": query.page < pages,

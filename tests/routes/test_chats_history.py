@@ -1,8 +1,18 @@
 """A sender's history: numbered pages, links, and the conversation's own time as order."""
 
 import asyncio
+import itertools
 from typing import Any
 
+import pytest
+
+from app.factory import Services, build
+from app.repositories import search as repository
+from app.schemas.enums import Role
+from app.schemas.search import UserQuery
+from app.services import search
+from app.services.auth import Door
+from app.settings import Settings
 from tests.support.api import Workspace, message
 
 
@@ -37,6 +47,48 @@ async def test_the_links_lead_through_every_conversation_once(workspace: Workspa
         assert found == expected
         assert (await workspace.viewer.get(answer.links["last"]["url"])).json() == body
         assert (await workspace.viewer.get(answer.links["first"]["url"])).json()["page"] == 1
+
+
+async def test_pages_of_a_long_history_begin_where_it_is_remembered(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "KEPT", 20)
+    monkeypatch.setattr(search, "STEP", 3)
+    expected = await fill(workspace, 23)
+    monkeypatch.setattr(repository, "FEW", {"q": -1})
+    for limit, walked in ((1, 0), (2, 0), (3, 20), (5, 40), (10, 10_000)):
+        monkeypatch.setattr(repository, "WALKED", walked)
+        for params in ({}, {"q": "parcel"}, {"to": "2026-12-01T00:00:00Z"}):
+            found = [
+                await names(workspace, "ana", limit=limit, page=page, **params) for page in range(1, 25 // limit + 2)
+            ]
+            assert list(itertools.chain(*found)) == expected
+
+
+async def test_the_number_of_a_long_history_may_be_remembered_but_not_its_newest(
+    workspace: Workspace, services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(search, "KEPT_S", 3_600)
+    assert settings.database_url
+    url = settings.database_url.get_secret_value()
+    viewer = await services.auth.viewer(Door.API_KEY, workspace.keys[Role.VIEWER])
+    expected = await fill(workspace, 23)
+    async with build(settings, url) as one, build(settings, url) as other:
+        for kept, total in ((26, 25), (23, 23)):
+            monkeypatch.setattr(search, "KEPT", kept)
+            assert (await one.search.history(viewer, "ana", UserQuery()))["total"] == 23
+            await workspace.editor.post("/chats", json=message("new", timestamp="2026-11-03T00:00:00Z"))
+            await workspace.editor.post("/chats", json=message("old", timestamp="2026-10-03T00:00:00Z"))
+            found = await one.search.history(viewer, "ana", UserQuery())
+            assert ([each["conversation_id"] for each in found["data"]], found["total"]) == (
+                ["new", *expected[:9]],
+                total,
+            )
+            assert (await other.search.history(viewer, "ana", UserQuery(page=3)))["data"][-1][
+                "conversation_id"
+            ] == "old"
+            for name in ("new", "old"):
+                await workspace.admin.delete(f"/chats/{name}")
 
 
 async def test_pages_beyond_the_end_and_of_strangers_are_empty(workspace: Workspace) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from app.repositories import search
 from app.repositories.search import SearchRepository
 from app.services.search import SNIPPET_CHARACTERS
 from tests.support.api import Workspace, message
@@ -45,7 +46,7 @@ def random_messages(chance: random.Random, conversations: int) -> list[dict[str,
             f"c{c}",
             f"m{n}",
             user_id=chance.choice(["ana", "bo", "cy"]),
-            timestamp=f"2026-11-0{chance.randrange(1, 6)}T00:00:00.000000Z",
+            timestamp=f"2026-11-0{chance.randrange(1, 6)}T0{chance.randrange(3)}:00:00.000000Z",
             message_content=chance.choice(TEXTS),
         )
         for c in range(conversations)
@@ -82,7 +83,13 @@ class Model:
         return sorted(moment(m["timestamp"]) for m in self.chats[name])
 
 
-async def test_every_filter_and_every_pair_find_what_a_plain_model_finds(workspace: Workspace) -> None:
+WAYS = [({"q": 2_000, "keyword": 500}, 10_000), *(({"q": -1, "keyword": -1}, walked) for walked in (0, 3, 60, 10_000))]
+"""By hits, as it comes with so few; or by a walk that ends at once, soon, in the midst, or never."""
+
+
+async def test_every_filter_and_every_pair_find_what_a_plain_model_finds(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chance = random.Random(3)
     messages = random_messages(chance, 24)
     assert (await workspace.editor.post("/chats", json=messages)).status_code == 201
@@ -106,6 +113,9 @@ async def test_every_filter_and_every_pair_find_what_a_plain_model_finds(workspa
         for names in itertools.combinations(values, size):
             for choice in [{name: chance.choice(values[name]) for name in names} for _ in range(2 if size > 1 else 6)]:
                 expected = model.find(choice)
+                few, walked = chance.choice(WAYS)
+                monkeypatch.setattr(search, "FEW", few)
+                monkeypatch.setattr(search, "WALKED", walked)
                 assert await everything(workspace, {**choice, "limit": chance.choice([3, 100])}) == expected, choice
                 if user := choice.pop("user_id", None):
                     history = await page(workspace, {**choice, "limit": 100}, f"/users/{user}/chats")

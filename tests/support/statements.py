@@ -36,7 +36,7 @@ SETTINGS = {
     "log_parameter_max_length": "0",  # the values are none of the log's business
 }
 _RECORD = re.compile(r"^(\S+) \S+ \d+ ([A-Z]+):  (.*(?:\n\t.*)*)\n", re.MULTILINE)
-_STATEMENT = re.compile(r"(?:statement|execute [^:]+): ")
+_STATEMENT = re.compile(r"(?:statement|execute [^:]+): (?:EXPLAIN )?")
 _LEVELS = (exp.Select, exp.Insert, exp.Update, exp.Delete)
 Reference = tuple[int, str]
 
