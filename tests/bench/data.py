@@ -49,8 +49,8 @@ class Words(NamedTuple):
 
 @cache
 def _texts() -> list[str]:
-    rows = (row for sample in SAMPLES for row in csv.DictReader(sample.open(newline="")))
-    return [row["message_content"] for row in rows if len(row["message_content"]) > 20]
+    messages = (message for sample in SAMPLES for message in read(sample))
+    return [message.message_content for message in messages if len(message.message_content) > 20]
 
 
 def generate(messages: int, prefix: str = "c-", seed: int = 5) -> Iterator[Message]:

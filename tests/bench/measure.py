@@ -61,7 +61,7 @@ class Bench:
             count = max(8 if operation.doomed > 1 else DELETIONS_A_SECOND * self.seconds, connections)
             lines, seconds = doom(side, operation, count, run), None
         else:
-            lines = [line.replace("new-RUN-", f"new-{run}-") for line in operation.lines(side)]
+            lines = [line.replace("new-RUN-", f"new-{run}-") for line in operation.lines(side.get)]
         side.database.execute("CHECKPOINT")
         before = self._cpu(side)
         result = wrk(side.url, side.key, operation.method, lines, self.folder, connections, seconds)

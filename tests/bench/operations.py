@@ -6,7 +6,6 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-import httpx
 import orjson
 
 from tests.bench.data import MESSAGES_EACH, Data, Message, Words
@@ -19,16 +18,21 @@ STREAMS = {"stream ndjson": ("application/x-ndjson", "messages.ndjson"), "stream
 COPY = "copy"
 
 
+Ask = Callable[[str], dict[str, object]]
+"""Returns a server's answer to a path."""
+
+
 @dataclass(frozen=True)
 class Operation:
     """An operation; ``lines`` are paths, or bodies of ``POST /chats`` with ``batch`` messages each.
 
-    A deletion takes ``doomed`` conversations of ``messages_each`` messages at a time.
+    They may follow from a server's answers, as cursors do. A deletion takes ``doomed`` conversations of
+    ``messages_each`` messages at a time.
     """
 
     name: str
     method: str = "GET"
-    lines: Callable[[Side], list[str]] = lambda _: []
+    lines: Callable[[Ask], list[str]] = lambda _: []
     batch: int = 0
     doomed: int = 0
     messages_each: int = 0
@@ -42,17 +46,17 @@ def operations(data: Data, words: Words, fresh: Callable[[], "list[Message]"]) -
     total = sum(data.sender in each.senders for each in data.conversations.values())
     deep = [max(total // PAGE // 2, 1), max(-(-total // PAGE), 1)]
     times = sorted(each.first for each in data.conversations.values())
-    ranges = [
-        {"from": times[int(len(times) * part)].isoformat(), "to": times[int(len(times) * (part + 0.02))].isoformat()}
-        for part in (0.1, 0.5, 0.9)
-    ]
+    starts = [len(times) * tenths // 10 for tenths in (1, 5, 9)]
+    width = max(len(times) // 50, 1)
+    ranges = [{"from": times[start].isoformat(), "to": times[start + width].isoformat()} for start in starts]
     half = {"from": times[len(times) // 4].isoformat(), "to": times[len(times) * 3 // 4].isoformat()}
 
-    def find(*queries: dict[str, str]) -> Callable[[Side], list[str]]:
+    def find(*queries: dict[str, str]) -> Callable[[Ask], list[str]]:
         return lambda _: [f"/chats?{urlencode({**query, 'limit': str(PAGE)})}" for query in queries]
 
-    def by_cursor(side: Side) -> list[str]:
-        cursors = [get(side, f"{history}page={page}&limit={PAGE}")["next_cursor"] for page in (deep[0], deep[1] - 1)]
+    def by_cursor(ask: Ask) -> list[str]:
+        pages = deep[0], max(deep[1] - 1, 1)
+        cursors = [ask(f"{history}page={page}&limit={PAGE}")["next_cursor"] for page in pages]
         return [f"{history}{urlencode({'cursor': cursor, 'limit': PAGE})}" for cursor in cursors if cursor]
 
     return [
@@ -118,20 +122,11 @@ def doom(side: Side, operation: Operation, count: int, run: str) -> list[str]:
     return [f"/chats?user_id=gone-{run}-{request}&max_delete_count={limit}" for request in range(1, count + 1)]
 
 
-def get(side: Side, path: str) -> dict[str, object]:
-    """Returns an answer of a server."""
-    answer = httpx.get(side.url + path, headers={"Authorization": f"Bearer {side.key}"}, timeout=30)
-    if answer.status_code != 200:
-        raise Failed(f"{side.name}: GET {path}: {answer.status_code} {answer.text}")
-    found: dict[str, object] = answer.json()
-    return found
-
-
 def check(operation: Operation, sides: list[Side]) -> None:
     """Raises ``Failed`` unless all answer the same to each of some requests, and find something."""
-    for place in range(min(10, *(len(operation.lines(side)) for side in sides))):
-        paths = [operation.lines(side)[place] for side in sides]
-        one, other = (plain(get(side, path)) for side, path in zip(sides, paths, strict=True))
+    for place in range(min(10, *(len(operation.lines(side.get)) for side in sides))):
+        paths = [operation.lines(side.get)[place] for side in sides]
+        one, other = (plain(side.get(path)) for side, path in zip(sides, paths, strict=True))
         if one != other:
             differing = [name for name in one if one[name] != other.get(name)]
             shown = [{name: str(answer.get(name))[:1_000] for name in differing} for answer in (one, other)]

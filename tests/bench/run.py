@@ -95,7 +95,7 @@ class Run:
         """Measures every operation, both sides in turn."""
         streams = {name: self._streaming(name) for name in (*STREAMS, COPY)}
         wanted = {each.name for each in self.operations} & streams.keys()
-        runs = [each for each in self.operations if each.name not in streams]
+        runs = [each for each in self.operations if each.name not in streams and self._possible(each)]
         total = len(runs) * len(self.connections) * self.rounds * 2 + (len(streams) * self.rounds if wanted else 0)
         task = self.progress.add_task("", total=total)
         for operation in runs:
@@ -110,11 +110,13 @@ class Run:
                     self.progress.advance(task)
         self._look_at_processes()
 
+    def _possible(self, operation: Operation) -> bool:
+        """Says whether both sides have it: a history need not give cursors."""
+        return operation.method != "GET" or all(operation.lines(side.get) for side in self.bench.sides)
+
     def _measure(self, operation: Operation, tell: Callable[[str], None]) -> None:
         bench = self.bench
         if operation.method == "GET":
-            if not all(operation.lines(side) for side in bench.sides):
-                return
             check(operation, bench.sides)
         for connections in self.connections:
             row = Row(self.data.messages, operation.name, connections, [], [])

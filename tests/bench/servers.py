@@ -8,13 +8,13 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
+import httpx
 import psutil
 import psycopg
 
@@ -40,6 +40,14 @@ class Side:
     workspace_id: int
     process: subprocess.Popen[bytes]
     start_s: float
+
+    def get(self, path: str) -> dict[str, object]:
+        """Returns the answer to a path."""
+        answer = httpx.get(self.url + path, headers={"Authorization": f"Bearer {self.key}"}, timeout=30)
+        if answer.status_code != 200:
+            raise Failed(f"{self.name}: GET {path}: {answer.status_code} {answer.text}")
+        found: dict[str, object] = answer.json()
+        return found
 
 
 @contextmanager
@@ -193,9 +201,8 @@ def _stopped(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[byte
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except OSError:
+        return httpx.get(url, timeout=5).status_code == 200
+    except httpx.TransportError:
         return False
 
 
