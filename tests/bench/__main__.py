@@ -2,6 +2,8 @@
 
 import os
 import platform
+import signal
+import sys
 import tempfile
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -70,6 +72,7 @@ def show(found: Findings, folder: Path | None) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is stopped
     try:
         typer.run(main)
     except (Failed, ConfigurationError) as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import orjson
+from sumy.utils import get_stop_words
 
 from app.demo import SAMPLES
 from app.services.records import FIELDS
@@ -113,16 +114,20 @@ def read(file: Path, messages: int | None = None, prefix: str = "") -> Iterator[
 
 def choose_words(messages: Iterable[Message]) -> Words:
     """Returns words of somebody's own data: those nearest in frequency to the generated ones."""
-    counts, total, sample = Counter[str](), 0, [""]
-    for total, message in enumerate(messages, 1):
-        counts.update(found := set(re.findall(r"[a-z]{4,}", message.message_content.lower())))
-        if total % 1_000 == 1 and len(found) > 5:
-            sample = re.findall(r"[a-z]{4,}", message.message_content.lower())
+    counts, sample, text = Counter[str](), set[str](), ""
+    stop_words = get_stop_words("english")
+    for message in messages:
+        counts[""] += 1
+        said = message.message_content.lower()
+        counts.update(found := {word for word in re.findall(r"\b[a-z]{4,}\b", said) if word not in stop_words})
+        if len(found) > max(len(sample), 5):
+            sample, text = found, said
+    total = counts.pop("")
     by_distance = sorted(counts, key=lambda word: (abs(counts[word] - total / 5), word))
     rare = sorted(counts, key=lambda word: (abs(counts[word] - 10), word))[:10]
-    pair = sorted(sorted(set(sample), key=lambda word: counts[word])[:2])
-    phrase = re.search(r"[a-z]{4,} [a-z]{4,}", " ".join(sample))
-    return Words(tuple(rare), by_distance[0], " ".join(pair), f'"{phrase[0] if phrase else rare[0]}"')
+    pair = sorted(sample, key=lambda word: counts[word])[:2]
+    phrase = next((two for two in re.findall(r"\b[a-z]{4,} [a-z]{4,}\b", text) if set(two.split()) <= sample), rare[0])
+    return Words(tuple(rare), by_distance[0], " ".join(pair), f'"{phrase}"')
 
 
 @dataclass

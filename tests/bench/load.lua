@@ -1,39 +1,32 @@
--- Sends what a file holds, a line each: paths, or bodies for POST /chats in which @N@ becomes the number of the request
--- and @C@ that of a conversation that gets 20 messages. A finite list is sent once; then it says so and waits.
-local method, finite, lines, built, number, given, taken, answered = "GET", false, {}, {}, 0, 0, 0, 0
+-- Sends a number of requests, no fewer and no more, made of a file's lines: paths, or bodies for POST /chats in which
+-- @N@ becomes the number of the request and @C@ that of a conversation that gets 20 messages. Then it says so and waits.
+local method, total, lines, built, given, taken, answered = "GET", 0, {}, {}, 0, 0, 0
 local threads = {}
 
 function setup(thread) table.insert(threads, thread) end
 
 function init(args)
-  method, finite = args[2], args[3] == "once"
+  method, total = args[2], tonumber(args[3])
   for line in io.lines(args[1]) do table.insert(lines, line) end
   if method == "POST" then
     wrk.headers["Content-Type"] = "application/json"
   else
     for place, line in ipairs(lines) do built[place] = wrk.format(method, line) end
   end
-  if finite then
-    function delay()
-      if given == #lines then return 1000000 end
-      given = given + 1
-      return 0
-    end
-  end
+end
+
+function delay()
+  if given == total then return 1000000 end
+  given = given + 1
+  return 0
 end
 
 function request()
-  number = number + 1
-  if method == "POST" then
-    local conversation = math.floor(number / 5120) * 256 + number % 256
-    local body = lines[(number - 1) % #lines + 1]:gsub("@(%u)@", { N = number, C = conversation })
-    return wrk.format(method, "/chats", nil, body)
-  elseif finite then
-    if taken == given then return built[1] end -- wrk looks at one request before it begins
-    taken = taken + 1
-    return built[taken]
-  end
-  return built[(number - 1) % #built + 1]
+  if taken < given then taken = taken + 1 end -- wrk looks at a request before it begins
+  local place = (taken - 1) % #lines + 1
+  if method ~= "POST" then return built[place] end
+  local conversation = math.floor(taken / 5120) * 256 + taken % 256
+  return wrk.format(method, "/chats", nil, (lines[place]:gsub("@(%u)@", { N = taken, C = conversation })))
 end
 
 local function finish()
@@ -47,7 +40,7 @@ function response(status, headers, body)
   if (status < 200 or status > 299) and not failure then
     failure = status .. " " .. body
     finish()
-  elseif finite and answered == #lines then
+  elseif answered == total then
     finish()
   end
 end

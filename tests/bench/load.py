@@ -14,7 +14,7 @@ import orjson
 SCRIPT = Path(__file__).with_name("load.lua")
 NEEDED = {"wrk": "the package wrk of Debian, Ubuntu or Homebrew", "curl": "the package curl"}
 LONGEST_S = 120
-"""How long a finite list may take."""
+"""How long a measurement may take."""
 
 
 class Failed(Exception):
@@ -39,15 +39,13 @@ def check_tools() -> None:
             raise Failed(f"{name} is missing, which makes the load: install {source}.")
 
 
-def wrk(
-    url: str, key: str, method: str, lines: Sequence[str], folder: Path, connections: int, seconds: int | None
-) -> Result:
-    """Sends the lines again and again for some seconds, or once without ``seconds``; every answer must be a 2xx."""
+def wrk(url: str, key: str, method: str, lines: Sequence[str], folder: Path, connections: int, count: int) -> Result:
+    """Sends the lines in turn, ``count`` requests altogether; every answer must be a 2xx."""
     file = folder / "requests"
     file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds or LONGEST_S}s", "--timeout", "30s"]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{LONGEST_S}s", "--timeout", "30s"]
     command += ["-s", str(SCRIPT), "-H", f"Authorization: Bearer {key}", url]
-    command += ["--", str(file), method, "forever" if seconds else "once"]
+    command += ["--", str(file), method, str(count)]
     before = _children_us()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         assert process.stdout
@@ -60,10 +58,8 @@ def wrk(
     text = "".join(said)
     _, _, failure = text.partition("\nfailure ")
     result = next((orjson.loads(line[7:]) for line in said if line.startswith("result ")), None)
-    if failure or result is None or result.pop("failed") or not result["requests"]:
+    if failure or result is None or result.pop("failed") or result["requests"] != count:
         raise Failed(f"{method} {lines[0][:200]}: {failure or text}")
-    if not seconds and result["requests"] != len(lines):
-        raise Failed(f"{method} {lines[0][:200]}: {result['requests']} of {len(lines)} were answered")
     return Result(**result, client_us=client_us)
 
 

@@ -1,20 +1,20 @@
 """Measurements of both servers in turn, and what they leave behind taken away."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench import cpu
-from tests.bench.load import Failed, Result, curl, wrk
+from tests.bench.load import Failed, curl, wrk
 from tests.bench.operations import STREAMS, Operation, copy, doom
 from tests.bench.servers import Side
 
-WARM_S = 1
+WARM = 50, 3
+"""How many requests come before those that count, of few messages and of many."""
 AFTERMATH_S = 0.1
 """What a request leaves to do afterwards, notices say, counts too."""
-DELETIONS_A_SECOND = 200
 
 
 class Cpu(NamedTuple):
@@ -39,13 +39,14 @@ class Sample:
 
 @dataclass
 class Bench:
-    """Both servers under load, and the process of PostgreSQL that started all others."""
+    """Both servers under load; ``database`` are the processes of PostgreSQL that started all others, and PgBouncer."""
 
     service: Side
     yardstick: Side
-    postmaster: int | None
+    database: Sequence[int]
     folder: Path
     seconds: int
+    _rates: dict[tuple[str, str], float] = field(default_factory=dict)
     _runs: Iterator[int] = field(default_factory=lambda: iter(range(10**9)))
 
     @property
@@ -53,26 +54,27 @@ class Bench:
         """Both, the service first."""
         return [self.service, self.yardstick]
 
-    def measure(self, side: Side, operation: Operation, connections: int, *, warm: bool = False) -> Sample:
-        """Sends an operation's requests to a side."""
-        run = f"{next(self._runs)}"
-        seconds: int | None = WARM_S if warm else self.seconds
-        if operation.doomed:
-            count = max(8 if operation.doomed > 1 else DELETIONS_A_SECOND * self.seconds, connections)
-            lines, seconds = doom(side, operation, count, run), None
-        else:
-            lines = [line.replace("new-RUN-", f"new-{run}-") for line in operation.lines(side.get)]
+    def measure(self, side: Side, operation: Operation, connections: int) -> Sample:
+        """Sends an operation's requests to a side: as many as take ``seconds`` at the rate of the last time.
+
+        Their number is fixed, so that the CPU time is that of the requests that were counted.
+        """
+        run, rate = f"{next(self._runs)}", self._rates.get((side.name, operation.name))
+        count = max(round(rate * self.seconds), connections) if rate else WARM[operation.batch + operation.doomed > 100]
+        lines = doom(side, operation, count, run) if operation.doomed else operation.lines(side.get)
+        lines = [line.replace("new-RUN-", f"new-{run}-") for line in lines]
         side.database.execute("CHECKPOINT")
         before = self._cpu(side)
-        result = wrk(side.url, side.key, operation.method, lines, self.folder, connections, seconds)
+        result = wrk(side.url, side.key, operation.method, lines, self.folder, connections, count)
         time.sleep(AFTERMATH_S)
         after = self._cpu(side)
-        self._check(side, operation, result, connections, run)
+        self._check(side, operation, count, run)
+        self._rates[side.name, operation.name] = count / result.seconds
         return Sample(
-            (after.server - before.server) / result.requests,
-            (after.database - before.database) / result.requests,
-            result.client_us / result.requests,
-            result.requests / result.seconds,
+            (after.server - before.server) / count,
+            (after.database - before.database) / count,
+            result.client_us / count,
+            count / result.seconds,
             result.p50_ms,
             result.p99_ms,
         )
@@ -117,11 +119,11 @@ class Bench:
         side.database.execute("VACUUM (ANALYZE)")
 
     def _cpu(self, side: Side) -> Cpu:
-        database = cpu.tree_us(self.postmaster) if self.postmaster else float("nan")
+        database = sum(map(cpu.tree_us, self.database)) if self.database else float("nan")
         return Cpu(cpu.tree_us(side.process.pid), database)
 
-    def _check(self, side: Side, operation: Operation, result: Result, connections: int, run: str) -> None:
-        """Counts what a measurement stored or left; requests under way in the end may have been served or not."""
+    def _check(self, side: Side, operation: Operation, count: int, run: str) -> None:
+        """Counts what a measurement stored, or left."""
         if operation.method == "GET":
             return
         row = side.database.execute(
@@ -129,7 +131,5 @@ class Bench:
             " conversation_id LIKE %s)",
             [side.workspace_id, f"new-{run}-%", f"del-{run}-%"],
         ).fetchone()
-        assert row
-        least = result.requests * operation.batch
-        if not least <= row[0] <= least + connections * operation.batch:
-            raise Failed(f"{operation.name}: the {side.name} has {row[0]} messages instead of {least}")
+        if row != (count * operation.batch,):
+            raise Failed(f"{operation.name}: the {side.name} has {row} messages instead of {count * operation.batch}")

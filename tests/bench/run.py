@@ -11,6 +11,7 @@ from rich.progress import Progress
 
 from tests.bench import cpu, servers
 from tests.bench.data import Data, Message, Words, choose_words, generate, read, write
+from tests.bench.load import Failed
 from tests.bench.measure import Bench, Sample
 from tests.bench.operations import COPY, STREAMS, Operation, check, operations, prepare_copy, take_over
 from tests.bench.report import MB, Bulk, Findings, Row
@@ -52,6 +53,7 @@ class Run:
             return list(source(STREAM_ROWS, "new-"))
 
         self.data = write(counted(read(csv) if csv else source(size, "c-")), self.folder / "data", WORKSPACE)
+        self.progress.update(task, total=self.data.messages)
         self.fresh = write(source(STREAM_ROWS, "new-"), self.folder / "fresh", WORKSPACE)
         words = choose_words(read(csv)) if csv else Words()
         every = operations(self.data, words, fresh)
@@ -65,13 +67,17 @@ class Run:
             with psycopg.connect(server, autocommit=True) as connection:
                 connection.execute("ALTER SYSTEM SET autovacuum = off")
                 connection.execute("SELECT pg_reload_conf()")
-        pooler = stack.enter_context(servers.pgbouncer(server, self.folder)) if pgbouncer else None
+        pooler, *pids = stack.enter_context(servers.pgbouncer(server, self.folder)) if pgbouncer else ("",)
         sides = []
         for make in (servers.service, servers.yardstick):
             direct = stack.enter_context(servers.database(server, make.__name__))
             through = pooler + servers.path_of(direct) if pooler else direct
-            sides.append(stack.enter_context(make(direct, through, self.folder, workers)))
-        self.bench = Bench(sides[0], sides[1], servers.postmaster(sides[0].database), self.folder, seconds)
+            try:
+                sides.append(stack.enter_context(make(direct, through, self.folder, workers)))
+            except Failed as error:
+                raise Failed(f"Through PgBouncer in transaction mode: {error}" if pooler else str(error)) from None
+        postmaster = servers.postmaster(sides[0].database)
+        self.bench = Bench(sides[0], sides[1], [postmaster, *pids] if postmaster else [], self.folder, seconds)
 
     def load(self) -> None:
         """Stores the messages on both sides: the largest stream there is."""
@@ -118,12 +124,11 @@ class Run:
         bench = self.bench
         if operation.method == "GET":
             check(operation, bench.sides)
+        for side in bench.sides:
+            bench.measure(side, operation, connections=1)
         for connections in self.connections:
             row = Row(self.data.messages, operation.name, connections, [], [])
             self.found.rows.append(row)
-            if not operation.doomed:
-                for side in bench.sides:
-                    bench.measure(side, operation, connections, warm=True)
             for _ in range(self.rounds):
                 for side, samples in zip(bench.sides, (row.service, row.yardstick), strict=True):
                     samples.append(bench.measure(side, operation, connections))

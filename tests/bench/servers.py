@@ -4,6 +4,7 @@ import contextlib
 import os
 import pwd
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -120,7 +121,7 @@ def yardstick(url: str, through: str, folder: Path, workers: int) -> Iterator[Si
     }
     command = [sys.executable, "-m", "uvicorn", "--factory", "tests.bench.yardstick:create", "--loop", "uvloop"]
     command += ["--http", "httptools", "--no-access-log", "--no-server-header", "--no-date-header"]
-    command += ["--log-level", "warning", "--workers", str(workers)]
+    command += ["--log-level", "warning", "--lifespan", "on", "--workers", str(workers)]
     with psycopg.connect(url, autocommit=True) as connection:
         names = "workspace_id, name, master_key_id, wrapped_key"
         connection.execute(f"INSERT INTO workspaces ({names}) VALUES (%s, 'bench', '-', '')".encode(), [WORKSPACE])
@@ -129,8 +130,10 @@ def yardstick(url: str, through: str, folder: Path, workers: int) -> Iterator[Si
 
 
 @contextmanager
-def pgbouncer(server: str, folder: Path) -> Iterator[str]:
-    """Runs PgBouncer in transaction mode before a server, and yields the server's URL through it."""
+def pgbouncer(server: str, folder: Path) -> Iterator[tuple[str, int]]:
+    """Runs PgBouncer in transaction mode before a server; yields the server's URL through it, and its process."""
+    if shutil.which("pgbouncer") is None:
+        raise Failed("pgbouncer is missing: install the package pgbouncer of Debian, Ubuntu or Homebrew.")
     place, query = urlsplit(server), parse_qs(urlsplit(server).query)
     user, password = place.username or "postgres", place.password or ""
     host, port = query.get("host", [place.hostname or ""])[0], place.port or int(query.get("port", ["5432"])[0])
@@ -141,7 +144,7 @@ def pgbouncer(server: str, folder: Path) -> Iterator[str]:
         "listen_addr": "127.0.0.1",
         "listen_port": listening,
         "unix_socket_dir": "",
-        "auth_type": "plain",
+        "auth_type": "plain" if password else "trust",
         "auth_file": folder / "users",
         "logfile": folder / "pgbouncer.log",
         "default_pool_size": 2 * POOL_SIZE,
@@ -158,9 +161,8 @@ def pgbouncer(server: str, folder: Path) -> Iterator[str]:
         for each in (folder / "pgbouncer.log", folder / "users", file):
             os.chown(each, pwd.getpwnam(name).pw_uid, -1)
         folder.chmod(0o755)
-    with _stopped(subprocess.Popen(command, stderr=subprocess.DEVNULL)):
-        through = f"postgresql://{quote(user)}:{quote(password)}@127.0.0.1:{listening}"
-        yield through
+    with _stopped(subprocess.Popen(command, stderr=subprocess.DEVNULL)) as process:
+        yield f"postgresql://{quote(user)}:{quote(password)}@127.0.0.1:{listening}", process.pid
 
 
 def free_port() -> int:

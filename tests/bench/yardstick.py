@@ -128,8 +128,10 @@ class Yardstick:
         if cursor := query.get("cursor"):
             page, total, time, after = orjson.loads(base64.urlsafe_b64decode(cursor))
             rows = await self._pool.fetch(sql.FROM_POSITION, WORKSPACE, user_id, 0, limit, time, after)
+        elif (page := int(query.get("page", 1))) == 1:
+            rows = await self._pool.fetch(sql.FIRST, WORKSPACE, user_id, 0, limit)
+            total = rows[0][7] if rows else 0
         else:
-            page = int(query.get("page", 1))
             async with self._pool.acquire() as connection:
                 total = await connection.fetchval(sql.TOTAL, WORKSPACE, user_id)
                 start, end = limit * (page - 1), max(total - limit * page, 0)

@@ -96,6 +96,7 @@ HISTORY = """
     JOIN conversations AS c ON c.workspace_id = $1 AND c.conversation_id = keys.conversation_id
     ORDER BY c.last_message_at DESC, c.conversation_id DESC
 """
+FIRST = HISTORY.format(columns=f"{COLUMNS}, ({TOTAL})", position="", order="DESC")
 FROM_START = HISTORY.format(columns=COLUMNS, position="", order="DESC")
 FROM_END = HISTORY.format(columns=COLUMNS, position="", order="ASC")
 FROM_POSITION = HISTORY.format(
