@@ -26,6 +26,10 @@ if not out.is_terminal:
 err = Console(stderr=True)
 
 
+cli = typer.Typer(pretty_exceptions_enable=False)
+
+
+@cli.command()
 def main(
     messages: Annotated[list[int] | None, typer.Option(min=1_000, help="How many are stored before.")] = None,
     csv: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Stored instead.")] = None,
@@ -44,7 +48,7 @@ def main(
         "machine": f"{os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}",
         "command": {"seconds": seconds, "rounds": rounds, "workers": workers, "pgbouncer": pgbouncer},
     }
-    found = Findings(about, [], [], [])
+    found = Findings(about, [], [], [], [])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     check_tools()
     try:
@@ -58,6 +62,8 @@ def main(
                     run.measure()
     finally:
         show(found, folder)
+    if found.failures:
+        raise Failed("\n".join(found.failures))
 
 
 def show(found: Findings, folder: Path | None) -> None:
@@ -74,7 +80,7 @@ def show(found: Findings, folder: Path | None) -> None:
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # what was started is stopped
     try:
-        typer.run(main)
+        cli()
     except (Failed, ConfigurationError) as error:
         err.print(str(error), style="red", markup=False)
         raise SystemExit(1) from None

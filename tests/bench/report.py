@@ -41,6 +41,7 @@ class Findings:
     rows: list[Row]
     bulks: list[Bulk]
     process: list[dict[str, object]]
+    failures: list[str]
 
 
 @dataclass(frozen=True)

@@ -128,11 +128,14 @@ class Run:
             bench.measure(side, operation, connections=1)
         for connections in self.connections:
             row = Row(self.data.messages, operation.name, connections, [], [])
-            self.found.rows.append(row)
-            for _ in range(self.rounds):
-                for side, samples in zip(bench.sides, (row.service, row.yardstick), strict=True):
-                    samples.append(bench.measure(side, operation, connections))
-                    tell(f"{operation.name}, {connections} connections")
+            try:
+                for _ in range(self.rounds):
+                    for side, samples in zip(bench.sides, (row.service, row.yardstick), strict=True):
+                        tell(f"{operation.name}, {connections} connections")
+                        samples.append(bench.measure(side, operation, connections))
+                self.found.rows.append(row)
+            except Failed as error:
+                self.found.failures.append(f"{operation.name}, {connections} connections: {error}")
             if operation.method != "GET":
                 for side in bench.sides:
                     bench.clean(side)
