@@ -35,7 +35,7 @@ MESSAGE_COLUMNS = "m.message_id, m.user_id, m.user_type, m.timestamp, m.content,
 _WORDS = """
     WITH input AS (
         SELECT * FROM json_to_recordset(convert_from($2, 'UTF8')::json)
-            AS r (conversation_id text, message_id text, place bigint, text text)
+            AS r (conversation_id text, message_id text, text text)
     )
     SELECT ARRAY(
         SELECT CASE WHEN i.conversation_id IN (
@@ -45,7 +45,7 @@ _WORDS = """
             SELECT true FROM messages AS known WHERE known.workspace_id = $1
             AND known.conversation_id = i.conversation_id COLLATE "C" AND known.message_id = i.message_id COLLATE "C"
         ) THEN NULL ELSE to_tsvector('pg_catalog.english', left(i.text, 50000))::text END
-        FROM input AS i ORDER BY i.place
+        FROM input AS i ORDER BY i.conversation_id COLLATE "C", i.message_id COLLATE "C"
     )
 """
 
@@ -203,21 +203,7 @@ class ChatRepository:
     async def _rows(
         self, workspace_id: int, part: list[tuple[int, NewMessage]], keyed: Callable[[str], str]
     ) -> list[dict[str, object]]:
-        words: Sequence[str | None] = [None] * len(part)
-        if hashed := len(part) > HASHED_IN_PLACE:
-            asked = [
-                {
-                    "conversation_id": message.conversation_id,
-                    "message_id": message.message_id,
-                    "text": message.text,
-                    "place": place,
-                }
-                for place, (_, message) in enumerate(part)
-            ]
-            found = await self._driver.fetchval(_WORDS, workspace_id, orjson.dumps(asked))
-            # Words that nobody has used before take a while; others are served meanwhile.
-            words = await asyncio.to_thread(lambda: [each and keyed(each) for each in found])
-        return [
+        rows: list[dict[str, object]] = [
             {
                 "conversation_id": message.conversation_id,
                 "message_id": message.message_id,
@@ -226,12 +212,16 @@ class ChatRepository:
                 "user_type": message.user_type,
                 "timestamp": message.timestamp,
                 "content": base64.b64encode(message.content).decode(),
-                "words": its_words,
-                "text": None if hashed else message.text,
+                "text": message.text,
             }
-            for (place, message), its_words in zip(part, words, strict=True)
-            if its_words is not None or not hashed
+            for place, message in part
         ]
+        if len(rows) <= HASHED_IN_PLACE:
+            return rows
+        found = await self._driver.fetchval(_WORDS, workspace_id, orjson.dumps(rows))
+        # Words that nobody has used before take a while; others are served meanwhile.
+        words = await asyncio.to_thread(lambda: [each and keyed(each) for each in found])
+        return [{**row, "words": each, "text": None} for row, each in zip(rows, words, strict=True) if each is not None]
 
     async def stored(self, workspace_id: int, ids: Sequence[tuple[str, str]]) -> dict[tuple[str, str], SealedMessage]:
         """Returns those of the (conversation, message) ids that exist."""
