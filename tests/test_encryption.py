@@ -1,5 +1,6 @@
 """What lies in the database cannot be read, and is found all the same."""
 
+import csv
 import re
 from collections.abc import Iterator
 
@@ -10,9 +11,9 @@ from psycopg import sql
 
 from app.errors import ConfigurationError
 from app.factory import Services, build
-from app.security.blind_index import keyed_hash, search_pads
+from app.security.blind_index import keyed_hash, keyed_tsvector, search_pads
 from app.security.encryption import MESSAGE, MasterKeys, new_workspace_keys
-from app.settings import Settings
+from app.settings import ROOT, Settings
 from tests.conftest import MASTER_KEY
 from tests.support.api import Workspace, message
 
@@ -21,6 +22,15 @@ TEXTS = [
     "Unfortunately the zeppelin was cancelled; we refund the full amount tomorrow.",
     "Thank you, that resolves everything splendidly!",
 ]
+
+
+def sample_texts() -> list[str]:
+    """Returns the texts of the sample conversations."""
+    found: list[str] = []
+    for file in sorted((ROOT / "data").glob("*_sample.csv")):
+        with file.open(newline="") as lines:
+            found += [row["message_content"] for row in csv.DictReader(lines)]
+    return found
 
 
 def tables(connection: psycopg.Connection) -> Iterator[tuple[str, bytes]]:
@@ -91,6 +101,42 @@ def test_sql_and_python_hash_a_lexeme_alike(postgresql: psycopg.Connection, lexe
     key = bytes(range(32))
     row = postgresql.execute("SELECT keyed_lexeme(%s, %s, %s)", [*search_pads(key), lexeme]).fetchone()
     assert row == (f"'{keyed_hash(key, lexeme)}'",)
+
+
+ODD_TEXTS = [
+    "",
+    "the of and",
+    "O'Neil's '' path /usr/'bin' C:\\dir\\x \\\\ \\' a'b'c",
+    "naïve Grüße 日本語 😀 e\u0301 \x01\x7f\ufffe",
+    "mail a.b@c.de, https://x.y/z?q='1', 1.5e-7, well-known, 'quoted' ''twice''",
+    "'quoted':1,2 'like':3A a 'tsvector' \n\t",
+    "word " * 20_000,
+]
+
+
+def test_sql_and_python_hash_texts_alike(postgresql: psycopg.Connection) -> None:
+    key = bytes(range(32))
+    for text in ODD_TEXTS + sample_texts():
+        row = postgresql.execute(
+            "SELECT to_tsvector('pg_catalog.english', left(%s, 50000))::text, keyed_tsvector(%s, %s, %s)::text",
+            [text, *search_pads(key), text],
+        ).fetchone()
+        assert row
+        assert sorted(keyed_tsvector(key, row[0]).split()) == sorted(row[1].split())
+
+
+async def test_many_texts_are_indexed_like_one(workspace: Workspace, postgresql: psycopg.Connection) -> None:
+    texts = [text for text in ODD_TEXTS if text] + sample_texts()[::40] + TEXTS
+    sent = [message("many", f"m{place}", message_content=text) for place, text in enumerate(texts)]
+    assert (await workspace.editor.post("/chats", json=sent)).json()["stored"] == len(texts) > 100
+    for each in sent:
+        assert (await workspace.editor.post("/chats", json={**each, "conversation_id": "one"})).status_code == 201
+    rows = postgresql.execute(
+        "SELECT message_id, count(*), count(DISTINCT search_vector) FROM messages GROUP BY message_id"
+    ).fetchall()
+    assert sorted(rows) == sorted((each["message_id"], 2, 1) for each in sent)
+    dump = dict(tables(postgresql))["messages"].lower()
+    assert not [word for word in ("zeppelin", "bartholomew", "reykjavik", "splendid") if word.encode() in dump]
 
 
 async def test_master_keys_rotate_while_texts_stay(

@@ -1,7 +1,8 @@
 """Conversations and their messages. Written for the driver: one statement an operation, rows as they come."""
 
+import asyncio
 import base64
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import takewhile
 from typing import Any
@@ -16,6 +17,12 @@ from app.schemas.rows import ConversationRow, NewMessage, PageRow, SealedMessage
 PARTICIPANTS_SHOWN = 100
 SMALL_BYTES = 8_192
 
+PLACE_BITS = 14
+"""A message's sequence is its batch's number followed by these bits, its place in it."""
+
+HASHED_IN_PLACE = 10
+"""Of how many texts the insert itself hashes the words; for more, asking for the words first takes less time."""
+
 CONVERSATION_COLUMNS = f"""
     c.conversation_id, c.message_count, c.first_message_at, c.last_message_at, c.sentiment, c.outcome,
     (SELECT json_agg(p)::text FROM (
@@ -26,27 +33,41 @@ CONVERSATION_COLUMNS = f"""
 """  # noqa: S608 — only constants
 MESSAGE_COLUMNS = "m.message_id, m.user_id, m.user_type, m.timestamp, m.content, m.sequence"
 
+# The words of messages that are not known. In new conversations none is; in others, a subquery with a value is one
+# look-up in the index, where EXISTS might read all messages.
+_WORDS = """
+    WITH input AS (
+        SELECT * FROM json_to_recordset(convert_from($2, 'UTF8')::json)
+            AS r (conversation_id text, message_id text, text text)
+    )
+    SELECT ARRAY(
+        SELECT CASE WHEN i.conversation_id IN (
+            SELECT conversation_id FROM conversations
+            WHERE workspace_id = $1 AND conversation_id = ANY (ARRAY(SELECT conversation_id FROM input))
+        ) AND (
+            SELECT true FROM messages AS known WHERE known.workspace_id = $1
+            AND known.conversation_id = i.conversation_id COLLATE "C" AND known.message_id = i.message_id COLLATE "C"
+        ) THEN NULL ELSE to_tsvector('pg_catalog.english', left(i.text, 50000))::text END
+        FROM input AS i ORDER BY i.conversation_id COLLATE "C", i.message_id COLLATE "C"
+    )
+"""
+
 # Messages, conversations and participants are written in the order of their ids, so that no two statements wait for
 # each other in a circle. (Two batches of several statements, the same sent twice at once, may: one answers 503.)
-# A known message costs an index look-up and no hashing. Nothing joins what was just stored: the planner takes it for
-# one row, and would compare every row with every other.
-_INSERT = """
-    WITH input AS (
-        SELECT * FROM json_to_recordset(convert_from($2, 'UTF8')::json) AS r (conversation_id text, message_id text,
-            user_id text, user_type text, timestamp timestamptz, content text, words text, place bigint)
-    ), stored AS (
+# Nothing joins what was just stored: the planner takes it for one row, and would compare every row with every other.
+_INSERT = f"""
+    WITH stored AS (
         INSERT INTO messages AS m (workspace_id, conversation_id, message_id, sequence, user_id, user_type, timestamp,
             content, search_vector)
         SELECT $1, i.conversation_id, i.message_id,
-            (coalesce($5::bigint, (SELECT nextval('message_batches'))) << 14) + i.place, i.user_id, i.user_type,
-            i.timestamp, decode(i.content, 'base64'), keyed_tsvector($3, $4, i.words)
-        FROM input AS i
-        WHERE NOT EXISTS (
-            SELECT FROM messages AS known WHERE known.workspace_id = $1
-            AND known.conversation_id = i.conversation_id COLLATE "C" AND known.message_id = i.message_id COLLATE "C")
+            (coalesce($5::bigint, (SELECT nextval('message_batches'))) << {PLACE_BITS}) + i.place, i.user_id,
+            i.user_type, i.timestamp, decode(i.content, 'base64'),
+            coalesce(i.words::tsvector, keyed_tsvector($3, $4, i.text))
+        FROM json_to_recordset(convert_from($2, 'UTF8')::json) AS i (conversation_id text, message_id text,
+            place bigint, user_id text, user_type text, timestamp timestamptz, content text, words text, text text)
         ORDER BY i.conversation_id COLLATE "C", i.message_id COLLATE "C"
         ON CONFLICT DO NOTHING
-        RETURNING m.conversation_id, m.message_id, m.user_id, m.user_type, m.timestamp
+        RETURNING m.conversation_id, m.sequence, m.user_id, m.user_type, m.timestamp
     ), touched AS (
         INSERT INTO conversations AS c (workspace_id, conversation_id, message_count, first_message_at, last_message_at)
         SELECT $1, conversation_id, count(*), min(timestamp), max(timestamp) FROM stored
@@ -66,19 +87,19 @@ _INSERT = """
             user_type = excluded.user_type, message_count = p.message_count + excluded.message_count,
             last_message_at = excluded.last_message_at
     )
-    SELECT conversation_id, message_id,
-        conversation_id IN (SELECT conversation_id FROM touched WHERE existed) AS existed
-    FROM stored
-"""
+    SELECT ARRAY(SELECT sequence & {2**PLACE_BITS - 1} FROM stored),
+        ARRAY(SELECT conversation_id FROM touched WHERE existed)
+"""  # noqa: S608 — only constants
 
 # A statement of its own: by now the conversations are locked, and it sees their times and the participants that others
-# added.
+# added. With a list PostgreSQL plans it anew each time, which takes longer than doing it for one conversation.
 _ALIGN_PARTICIPANTS = """
     UPDATE participants AS p SET last_message_at = c.last_message_at
     FROM conversations AS c
     WHERE c.workspace_id = $1 AND c.conversation_id = ANY ($2::text[])
     AND p.workspace_id = $1 AND p.conversation_id = c.conversation_id AND p.last_message_at <> c.last_message_at
 """
+_ALIGN_IN_ONE = _ALIGN_PARTICIPANTS.replace("ANY ($2::text[])", "$2")
 
 _STORED = f"""
     SELECT m.conversation_id, {MESSAGE_COLUMNS}
@@ -178,30 +199,53 @@ class ChatRepository:
         self._driver = driver
 
     async def insert(
-        self, workspace_id: int, messages: Sequence[NewMessage], pads: tuple[bytes, bytes]
-    ) -> set[tuple[str, str]]:
-        """Stores messages whose ids are new and distinct; returns their (conversation, message) ids."""
-        places = {id(message): place for place, message in enumerate(messages)}
-        ordered = sorted(messages, key=lambda message: (message.conversation_id, message.message_id))
-        slices = list(_slices(ordered))
+        self,
+        workspace_id: int,
+        messages: Sequence[NewMessage],
+        pads: tuple[bytes, bytes],
+        keyed: Callable[[str], str],
+    ) -> set[int]:
+        """Stores messages whose ids are distinct, unless they are known; returns the places of those it stored.
+
+        ``pads`` and ``keyed``, which hashes the words of a tsvector, are of the same key.
+        """
+        slices = list(_slices(sorted(enumerate(messages), key=lambda each: each[1][:2])))
         batch = await self._driver.fetchval(_NEXT_BATCH) if len(slices) > 1 else None
-        stored = []
+        stored: set[int] = set()
+        grown: set[str] = set()
         for part in slices:
-            rows = [
-                {
-                    **message._asdict(),
-                    "content": base64.b64encode(message.content).decode(),
-                    "words": message.text,
-                    "text": None,
-                    "place": places[id(message)],
-                }
-                for message in part
-            ]
-            stored += await self._driver.fetch(_INSERT, workspace_id, orjson.dumps(rows), *pads, batch)
-        grown = list({row["conversation_id"] for row in stored if row["existed"]})
-        if grown:
-            await self._driver.execute(_ALIGN_PARTICIPANTS, workspace_id, grown)
-        return {(row["conversation_id"], row["message_id"]) for row in stored}
+            if rows := await self._rows(workspace_id, part, keyed):
+                places, existed = await self._driver.fetchrow(_INSERT, workspace_id, orjson.dumps(rows), *pads, batch)
+                stored.update(places)
+                grown.update(existed)
+        if len(grown) == 1:
+            await self._driver.execute(_ALIGN_IN_ONE, workspace_id, grown.pop())
+        elif grown:
+            await self._driver.execute(_ALIGN_PARTICIPANTS, workspace_id, list(grown))
+        return stored
+
+    async def _rows(
+        self, workspace_id: int, part: list[tuple[int, NewMessage]], keyed: Callable[[str], str]
+    ) -> list[dict[str, object]]:
+        rows: list[dict[str, object]] = [
+            {
+                "conversation_id": message.conversation_id,
+                "message_id": message.message_id,
+                "place": place,
+                "user_id": message.user_id,
+                "user_type": message.user_type,
+                "timestamp": message.timestamp,
+                "content": base64.b64encode(message.content).decode(),
+                "text": message.text,
+            }
+            for place, message in part
+        ]
+        if len(rows) <= HASHED_IN_PLACE:
+            return rows
+        found = await self._driver.fetchval(_WORDS, workspace_id, orjson.dumps(rows))
+        # Words that nobody has used before take a while; others are served meanwhile.
+        words = await asyncio.to_thread(lambda: [each and keyed(each) for each in found])
+        return [{**row, "words": each, "text": None} for row, each in zip(rows, words, strict=True) if each is not None]
 
     async def stored(self, workspace_id: int, ids: Sequence[tuple[str, str]]) -> dict[tuple[str, str], SealedMessage]:
         """Returns those of the (conversation, message) ids that exist."""
@@ -254,15 +298,16 @@ class ChatRepository:
         return DeletedRows(**{name: int(count) for name, count in row.items()})
 
 
-def _slices(messages: Sequence[NewMessage]) -> Iterator[list[NewMessage]]:
-    part: list[NewMessage] = []
+def _slices(messages: Sequence[tuple[int, NewMessage]]) -> Iterator[list[tuple[int, NewMessage]]]:
+    part: list[tuple[int, NewMessage]] = []
     size = 0
-    for message in messages:
-        if part and size + len(message.text) > SLICE_CHARACTERS:
+    for each in messages:
+        length = len(each[1].text)
+        if part and size + length > SLICE_CHARACTERS:
             yield part
             part, size = [], 0
-        part.append(message)
-        size += len(message.text)
+        part.append(each)
+        size += length
     yield part
 
 

@@ -24,6 +24,9 @@ from app.services.structure import check_json
 
 T = TypeVar("T")
 
+BLOCK_BYTES = 2**16
+"""A body of up to this size is looked at at once; of a larger one, others do not wait for the end."""
+
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -62,7 +65,10 @@ async def read_json(request: Request, adapter: TypeAdapter[T], default: T | None
         return default
     if not media:
         raise UnsupportedMediaType("Send `Content-Type: application/json`.")
-    await asyncio.to_thread(check_json, body, messages=BATCH_SIZE)
+    if len(body) > BLOCK_BYTES:
+        await asyncio.to_thread(check_json, body, messages=BATCH_SIZE)
+    else:
+        check_json(body, messages=BATCH_SIZE)
     try:
         return adapter.validate_json(body)
     except ValidationError as error:

@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -58,7 +59,7 @@ class ConversationCipher:
         return key_id + self._place + f"{kind}\0{name}".encode()
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, repr=False)
 class WorkspaceKeys:
     """What a workspace's data key yields."""
 
@@ -70,17 +71,17 @@ class WorkspaceKeys:
         subkey = derive(self.data_key, "conversation", conversation_id)
         return ConversationCipher(self.workspace_id, conversation_id, AESGCM(subkey))
 
-    @property
+    @cached_property
     def search_key(self) -> bytes:
         """The key under which lexemes and keywords are hashed."""
         return derive(self.data_key, "search")
 
-    @property
+    @cached_property
     def audit_key(self) -> bytes:
         """The key under which the audit log hashes the ids of conversations."""
         return derive(self.data_key, "audit")
 
-    @property
+    @cached_property
     def notice_key(self) -> bytes:
         """The key under which notices to live readers hash the ids of conversations."""
         return derive(self.data_key, "notices")

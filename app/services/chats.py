@@ -5,6 +5,7 @@ import hmac
 import uuid
 from collections.abc import Sequence, Set
 from datetime import UTC, datetime
+from functools import partial
 from typing import NamedTuple
 
 import orjson
@@ -16,7 +17,7 @@ from app.schemas.enums import Role
 from app.schemas.rows import ConversationRow, NewMessage, SealedMessage
 from app.schemas.search import MessageQuery
 from app.schemas.viewer import Viewer
-from app.security.blind_index import search_pads
+from app.security.blind_index import keyed_tsvector, search_pads
 from app.security.cursors import CursorSigner, time_at
 from app.security.encryption import MESSAGE, ConversationCipher, WorkspaceKeys
 from app.services.audit import conversation_target
@@ -163,12 +164,18 @@ async def _store(unit: Unit, keys: WorkspaceKeys, messages: Sequence[MessageIn])
     for place, message in enumerate(messages):
         first.setdefault((message.conversation_id, ids[place]), place)
     rows = [_sealed(ciphers[key[0]], key[1], messages[place], now) for key, place in first.items()]
-    stored = await unit.chats.insert(keys.workspace_id, rows, search_pads(keys.search_key))
+    places = await unit.chats.insert(
+        keys.workspace_id, rows, search_pads(keys.search_key), partial(keyed_tsvector, keys.search_key)
+    )
+    batch = StoredBatch(ids, [], [])
+    if len(places) == len(messages):
+        announce(unit, keys, ciphers)
+        return batch
+    stored = {rows[place][:2] for place in places}
     announce(unit, keys, {conversation_id for conversation_id, _ in stored})
     known = await unit.chats.stored(keys.workspace_id, [key for key in first if key not in stored])
     if len(stored) + len(known) < len(first):
         raise Unavailable("A conversation was deleted while messages came for it. Send them again.")
-    batch = StoredBatch(ids, [], [])
     for place, message in enumerate(messages):
         key = message.conversation_id, ids[place]
         if key in stored and first[key] == place:

@@ -1,6 +1,7 @@
 """Storing a stream of any length in constant memory."""
 
 import asyncio
+from bisect import insort
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
 from itertools import islice
 
@@ -37,37 +38,51 @@ class ImportService:
             Invalid: if the stream cannot be understood as a whole.
         """
         report = _Report()
-        chunk: list[Row] = []
+        chunk: list[tuple[int, MessageIn]] = []
         size = 0
+        storing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        storing.set_result(None)
+
+        async def store() -> None:
+            # While the database works on a chunk, the next one is read.
+            nonlocal chunk, size, storing
+            await storing
+            storing = asyncio.create_task(self._store(viewer, chunk, report))
+            chunk, size = [], 0
 
         async def take(data: bytes, *, end: bool = False) -> None:
-            nonlocal chunk, size
-            async for row in _in_thread(reader.feed(data, end=end)):
-                if isinstance(row.content, Rejection):
-                    report.reject(row.content)
+            nonlocal size
+            async for line, content in _in_thread(reader.feed(data, end=end)):
+                if isinstance(content, Rejection):
+                    report.reject(content)
                     continue
-                chunk.append(Row(row.line, identified(row.content, seed, row.line)))
-                size += len(row.content.message_content)
+                chunk.append((line, identified(content, seed, line)))
+                size += len(content.message_content)
                 if len(chunk) >= CHUNK_ROWS or size >= CHUNK_CHARACTERS:
-                    await self._store(viewer, chunk, report)
-                    chunk, size = [], 0
+                    await store()
 
-        async for data in stream:
-            for start in range(0, len(data), BLOCK_BYTES):
-                await take(data[start : start + BLOCK_BYTES])
-            progress(len(data))
-        await take(b"", end=True)
-        if chunk:
-            await self._store(viewer, chunk, report)
+        try:
+            async for data in stream:
+                if storing.done():
+                    storing.result()
+                for start in range(0, len(data), BLOCK_BYTES):
+                    await take(data[start : start + BLOCK_BYTES])
+                progress(len(data))
+            await take(b"", end=True)
+            if chunk:
+                await store()
+            await storing
+        finally:
+            await asyncio.gather(storing, return_exceptions=True)
         return report.result()
 
-    async def _store(self, viewer: Viewer, chunk: list[Row], report: "_Report") -> None:
-        messages = [row.content for row in chunk if isinstance(row.content, MessageIn)]
+    async def _store(self, viewer: Viewer, chunk: list[tuple[int, MessageIn]], report: "_Report") -> None:
+        messages = [message for _, message in chunk]
         batch = await self._chats.store_chunk(viewer, messages)
         report.duplicates += len(batch.duplicates)
         report.stored += len(messages) - len(batch.duplicates) - len(batch.conflicts)
         for place in batch.conflicts:
-            report.reject(Rejection(line=chunk[place].line, code="message_conflict", detail=CONFLICT))
+            report.reject(Rejection(line=chunk[place][0], code="message_conflict", detail=CONFLICT))
 
 
 async def _in_thread(rows: Iterator[Row]) -> AsyncIterator[Row]:
@@ -86,9 +101,8 @@ class _Report:
 
     def reject(self, rejection: Rejection) -> None:
         self.rejected += 1
-        if len(self.errors) < ERRORS_TOLD:
-            self.errors.append(rejection)
+        insort(self.errors, rejection, key=lambda error: error.line)
+        del self.errors[ERRORS_TOLD:]
 
     def result(self) -> Imported:
-        errors = sorted(self.errors, key=lambda error: error.line)
-        return Imported(stored=self.stored, duplicates=self.duplicates, rejected=self.rejected, errors=errors)
+        return Imported(stored=self.stored, duplicates=self.duplicates, rejected=self.rejected, errors=self.errors)

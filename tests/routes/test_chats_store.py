@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import re
 from typing import Any
 
 import httpx
@@ -9,6 +10,7 @@ import psycopg
 import pytest
 
 from app.factory import build
+from app.repositories import chats
 from app.schemas.base import CONTENT_BYTES
 from app.schemas.chats import BATCH_SIZE, MessageIn
 from app.schemas.enums import Role
@@ -233,6 +235,31 @@ async def test_simultaneous_batches_lose_and_double_nothing(
         " WHERE p.last_message_at <> c.last_message_at"
     )
     assert rows.fetchone() == (0,)
+
+
+def test_storing_finds_its_rows_by_index_however_many_there_are(postgresql: psycopg.Connection) -> None:
+    for statement in (
+        "INSERT INTO workspaces (workspace_id, name, master_key_id, wrapped_key) VALUES (1, 'w', '', '')",
+        "INSERT INTO conversations (workspace_id, conversation_id, message_count, first_message_at, last_message_at)"
+        " SELECT 1, 'c' || n, 10, now(), now() FROM generate_series(1, 1000) AS n",
+        "INSERT INTO messages SELECT 1, 'c' || n % 1000 + 1, n::text, n, 'u', 'customer', now(), '', ''"
+        " FROM generate_series(1, 10000) AS n",
+        "INSERT INTO participants SELECT 1, 'c' || n % 1000 + 1, n::text, 'customer', 1, now()"
+        " FROM generate_series(1, 10000) AS n",
+        "ANALYZE conversations, messages, participants",
+        "SET plan_cache_mode = force_generic_plan",
+    ):
+        postgresql.execute(statement)
+    for name in ("_WORDS", "_INSERT", "_ALIGN_PARTICIPANTS", "_ALIGN_IN_ONE"):
+        text = getattr(chats, name)
+        postgresql.execute(f"PREPARE {name} AS {text}")
+        nulls = ", ".join(["NULL"] * len(set(re.findall(r"\$\d", text))))
+        rows = postgresql.execute(f"EXPLAIN EXECUTE {name} ({nulls})").fetchall()
+        plan = "\n".join(row[0] for row in rows)
+        assert "Seq Scan" not in plan, plan
+        looked_up = re.findall(r"Index Only Scan using messages_pkey.*\n *Index Cond: (.*)", plan)
+        assert len(looked_up) == (name == "_WORDS"), plan
+        assert all("message_id = " in condition for condition in looked_up), plan
 
 
 async def test_deleting_while_messages_come_leaves_whole_conversations(
