@@ -55,6 +55,7 @@ _WORDS = """
 # Messages, conversations and participants are written in the order of their ids, so that no two statements wait for
 # each other in a circle. (Two batches of several statements, the same sent twice at once, may: one answers 503.)
 # Nothing joins what was just stored: the planner takes it for one row, and would compare every row with every other.
+# The participants of conversations that existed are aligned once the senders are written.
 _INSERT = f"""
     WITH stored AS (
         INSERT INTO messages AS m (workspace_id, conversation_id, message_id, sequence, user_id, user_type, timestamp,
@@ -86,20 +87,12 @@ _INSERT = f"""
         ON CONFLICT (workspace_id, conversation_id, user_id) DO UPDATE SET
             user_type = excluded.user_type, message_count = p.message_count + excluded.message_count,
             last_message_at = excluded.last_message_at
+        RETURNING p.user_id
     )
-    SELECT ARRAY(SELECT sequence & {2**PLACE_BITS - 1} FROM stored),
-        ARRAY(SELECT conversation_id FROM touched WHERE existed)
+    SELECT ARRAY(SELECT sequence & {2**PLACE_BITS - 1} FROM stored), align_participants(
+        $1, ARRAY(SELECT conversation_id FROM touched WHERE existed), (SELECT count(*) FROM senders)
+    )
 """  # noqa: S608 — only constants
-
-# A statement of its own: by now the conversations are locked, and it sees their times and the participants that others
-# added. With a list PostgreSQL plans it anew each time, which takes longer than doing it for one conversation.
-_ALIGN_PARTICIPANTS = """
-    UPDATE participants AS p SET last_message_at = c.last_message_at
-    FROM conversations AS c
-    WHERE c.workspace_id = $1 AND c.conversation_id = ANY ($2::text[])
-    AND p.workspace_id = $1 AND p.conversation_id = c.conversation_id AND p.last_message_at <> c.last_message_at
-"""
-_ALIGN_IN_ONE = _ALIGN_PARTICIPANTS.replace("ANY ($2::text[])", "$2")
 
 _STORED = f"""
     SELECT m.conversation_id, {MESSAGE_COLUMNS}
@@ -212,16 +205,9 @@ class ChatRepository:
         slices = list(_slices(sorted(enumerate(messages), key=lambda each: each[1][:2])))
         batch = await self._driver.fetchval(_NEXT_BATCH) if len(slices) > 1 else None
         stored: set[int] = set()
-        grown: set[str] = set()
         for part in slices:
             if rows := await self._rows(workspace_id, part, keyed):
-                places, existed = await self._driver.fetchrow(_INSERT, workspace_id, orjson.dumps(rows), *pads, batch)
-                stored.update(places)
-                grown.update(existed)
-        if len(grown) == 1:
-            await self._driver.execute(_ALIGN_IN_ONE, workspace_id, grown.pop())
-        elif grown:
-            await self._driver.execute(_ALIGN_PARTICIPANTS, workspace_id, list(grown))
+                stored.update(await self._driver.fetchval(_INSERT, workspace_id, orjson.dumps(rows), *pads, batch))
         return stored
 
     async def _rows(

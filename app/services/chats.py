@@ -55,7 +55,8 @@ class ChatService:
             MessageConflict: if an id is taken by another content.
         """
         keys = await self._workspaces.keys(viewer.workspace_id)
-        async with self._db.write() as unit:
+        # One message is one statement: it needs no transaction around it.
+        async with self._db.write() if len(messages) > 1 else self._db.read() as unit:
             batch = await _store(unit, keys, messages)
             if batch.conflicts:
                 pointers = ["/message_id" if single else f"/{place}/message_id" for place in batch.conflicts]
@@ -164,14 +165,15 @@ async def _store(unit: Unit, keys: WorkspaceKeys, messages: Sequence[MessageIn])
     for place, message in enumerate(messages):
         first.setdefault((message.conversation_id, ids[place]), place)
     rows = [_sealed(ciphers[key[0]], key[1], messages[place], now) for key, place in first.items()]
+    announce(unit, keys, ciphers)  # who is cancelled from here on may have stored them all the same
     places = await unit.chats.insert(
         keys.workspace_id, rows, search_pads(keys.search_key), partial(keyed_tsvector, keys.search_key)
     )
     batch = StoredBatch(ids, [], [])
     if len(places) == len(messages):
-        announce(unit, keys, ciphers)
         return batch
     stored = {rows[place][:2] for place in places}
+    unit.topics.clear()
     announce(unit, keys, {conversation_id for conversation_id, _ in stored})
     known = await unit.chats.stored(keys.workspace_id, [key for key in first if key not in stored])
     if len(stored) + len(known) < len(first):

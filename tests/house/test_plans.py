@@ -153,7 +153,7 @@ async def requests(
         answer = await workspace.viewer.get(case.path, params=case.params)
         assert answer.status_code == 200, answer.text
         heard[name] = ear.statements(), case.indexes
-    await workspace.editor.post("/chats", json=[message("c7", "m9"), message("new", "m9")])
+    await workspace.editor.post("/chats", json=[message("c7", f"m{n}") for n in range(9, 20)])
     heard["storing"] = ear.statements(), {"messages_pkey", CHAT}
     await workspace.editor.post("/chats", json=message("c7", "m9"))
     heard["storing again"] = ear.statements(), {"messages_pkey"}
