@@ -108,12 +108,12 @@ class Run:
             self._measure(operation, lambda text: self.progress.update(task, advance=1, description=text))
         if wanted:
             bulks = {name: Bulk(self.data.messages, name, []) for name in streams}
-            self.found.bulks += bulks.values()
             for _ in range(self.rounds):
                 for name, stream in streams.items():
                     self.progress.update(task, description=name)
                     bulks[name].samples.append(stream())
                     self.progress.advance(task)
+            self.found.bulks += bulks.values()
         self._look_at_processes()
 
     def _possible(self, operation: Operation) -> bool:
@@ -122,10 +122,14 @@ class Run:
 
     def _measure(self, operation: Operation, tell: Callable[[str], None]) -> None:
         bench = self.bench
-        if operation.method == "GET":
-            check(operation, bench.sides)
-        for side in bench.sides:
-            bench.measure(side, operation, connections=1)
+        try:
+            if operation.method == "GET":
+                check(operation, bench.sides)
+            for side in bench.sides:
+                bench.measure(side, operation, connections=1)
+        except Failed as error:
+            self.found.failures.append(str(error))
+            return
         for connections in self.connections:
             row = Row(self.data.messages, operation.name, connections, [], [])
             try:

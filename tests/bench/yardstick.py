@@ -1,7 +1,10 @@
 """The yardstick: the same answers from a bare ASGI application on a raw asyncpg pool.
 
 It authenticates, limits, encrypts, validates and audits nothing, and takes messages with all their fields only: what a
-service with all of that is compared with. ``DATABASE_URL``, ``POOL_SIZE`` and ``STATEMENT_CACHE_SIZE`` configure it.
+service with all of that is compared with. ``to`` bounds a conversation's last message, which one index knows, where the
+service's bounds the first: the same unless conversations overlap.
+
+``DATABASE_URL``, ``POOL_SIZE`` and ``STATEMENT_CACHE_SIZE`` configure it.
 """
 
 import base64
