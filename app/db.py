@@ -35,7 +35,13 @@ APP_ROLE = "chat_insights_app"
 
 # work_mem is a bound, not a reservation: below it a batch would spill its plain text into temporary files.
 # Compiling a query takes longer than any of ours runs.
-SESSION = {"application_name": "chat-insights", "role": APP_ROLE, "work_mem": "64MB", "jit": "off"}
+SESSION = {
+    "application_name": "chat-insights",
+    "role": APP_ROLE,
+    "work_mem": "64MB",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+}
 
 POOLED = (
     f"Through a pooler the service has to log in as {APP_ROLE}: let that role LOGIN with a PASSWORD, and put both into"

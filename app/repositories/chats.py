@@ -255,7 +255,9 @@ class ChatRepository:
         if row is None:
             return None
         *conversation, created_at = row[: _COLUMNS + 1]
-        found = [sealed_message(message) for message in zip(*(each or () for each in row[_COLUMNS + 1 :]), strict=True)]
+        message_ids, user_ids, user_types, *others = (each or () for each in row[_COLUMNS + 1 :])
+        kinds = map(_USER_TYPES.__getitem__, user_types)
+        found = list(map(SealedMessage._make, zip(message_ids, user_ids, kinds, *others, strict=True)))
         shown = found[:limit]
         if large := [message.message_id for message in shown if not message.content]:
             contents = dict(await self._driver.fetch(_LARGE, workspace_id, conversation_id, large, max_bytes))

@@ -1,9 +1,9 @@
 """The front door: what every request passes, before any route."""
 
 import asyncio
+import os
 import re
 import time
-import uuid
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
@@ -50,7 +50,7 @@ CREDENTIAL_IN_URL = "Send the credential in a header: URLs end up in logs and hi
 _CREDENTIAL = re.compile(
     rb"c[krs]_[a-z2-7]{64}|(?:(?<![\w-])|(?<=%[0-9A-Fa-f]{2}))eyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]{10,}"
 )
-_REQUEST_ID = re.compile(r"[\w.-]{1,64}", re.ASCII)
+_REQUEST_ID = re.compile(rb"[\w.-]{1,64}")
 
 
 class FrontDoor:
@@ -74,11 +74,15 @@ class FrontDoor:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, _readable_failure(scope, send))
             return
-        given = Headers(scope=scope).get("x-request-id", "")
-        request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        given = dict(reversed(scope["headers"]))  # of those that come twice, the first
+        wanted = given.get(b"x-request-id", b"")
+        request_id = wanted.decode() if _REQUEST_ID.fullmatch(wanted) else os.urandom(16).hex()
         scope.setdefault("state", {})["request_id"] = request_id
         scope["path"] = scope["raw_path"].decode("ascii", "replace")
-        scope["headers"] = [(name, _plain(value) if name == b"cookie" else value) for name, value in scope["headers"]]
+        if b"cookie" in given:
+            scope["headers"] = [
+                (name, _plain(value) if name == b"cookie" else value) for name, value in scope["headers"]
+            ]
         method = scope.get("method", "WEBSOCKET")
         if method == "HEAD":
             scope = {**scope, "method": "GET"}  # the server leaves out the body
@@ -91,16 +95,15 @@ class FrontDoor:
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             elif message["type"].endswith("http.response.start"):  # also that of a refused socket
                 status = message["status"]
-                headers = message["headers"] = list(message["headers"])
-                names = {name for name, _ in headers}
-                headers += [(b"x-request-id", request_id.encode()), *self._security_headers]
-                if b"content-security-policy" not in names:
-                    headers.append(API_POLICY)
+                headers = dict(message["headers"])
+                more = [(b"x-request-id", request_id.encode()), *self._security_headers]
+                if b"content-security-policy" not in headers:
+                    more.append(API_POLICY)
                 if usage := scope["state"].get("usage"):
-                    headers.append((b"ratelimit-policy", usage.policy.encode()))
-                    headers.append((b"ratelimit", usage.state.encode()))
-                if b"cache-control" not in names:
-                    headers.append(REVALIDATED if b"etag" in names else NOT_STORED)
+                    more += [(b"ratelimit-policy", usage.policy.encode()), (b"ratelimit", usage.state.encode())]
+                if b"cache-control" not in headers:
+                    more.append(REVALIDATED if b"etag" in headers else NOT_STORED)
+                message["headers"] = [*message["headers"], *more]
             await send(message)
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
@@ -188,6 +191,8 @@ def _for_origins(routes: ASGIApp, origins: tuple[str, ...]) -> ASGIApp:
 
 
 def _bounded(scope: Scope, receive: Receive, limit: int) -> Receive:
+    if not {b"content-length", b"transfer-encoding"}.intersection(name for name, _ in scope["headers"]):
+        return receive  # there is no body (RFC 9112, section 6.3)
     headers, path = Headers(scope=scope), scope["path"]
     if path == "/chats" and headers.get("content-type", "").partition(";")[0].strip().lower() in STREAMS:
         return receive

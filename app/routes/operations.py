@@ -40,15 +40,15 @@ class Operation(APIRoute):
 
 
 class _Call:
-    """A function, and where its arguments come from."""
+    """A function, and where its arguments come from; a plain one takes the request and nothing else."""
 
     def __init__(self, function: Callable[..., Any], path_names: set[str]) -> None:
-        self._function = function
+        self.function = function
         self._request = ""
         self._dependencies: list[tuple[str, _Call]] = []
         self._parameters: list[_Parameter] = []
         code = function if inspect.isroutine(function) else type(function).__call__
-        self._awaited = inspect.iscoroutinefunction(code)
+        self.awaited = inspect.iscoroutinefunction(code)
         hints = get_type_hints(code, include_extras=True)
         for name, given in inspect.signature(function).parameters.items():
             hint, marks = hints[name], getattr(hints[name], "__metadata__", ())
@@ -60,11 +60,16 @@ class _Call:
                 self._request = name
             else:
                 self._parameters.append(_parameter(name, hint, given.default, name in path_names))
+        self.is_plain = bool(self._request) and not self._dependencies and not self._parameters
 
     async def __call__(self, request: Request) -> Any:
         arguments: dict[str, Any] = {self._request: request} if self._request else {}
         for name, dependency in self._dependencies:
-            arguments[name] = await dependency(request)
+            if dependency.is_plain:
+                found = dependency.function(request)
+                arguments[name] = await found if dependency.awaited else found
+            else:
+                arguments[name] = await dependency(request)
         errors: tuple[FieldError, ...] = ()
         for parameter in self._parameters:
             try:
@@ -73,8 +78,8 @@ class _Call:
                 errors += parameter.errors(error)
         if errors:
             raise Invalid("A parameter is invalid.", errors)
-        returned = self._function(**arguments)
-        return await returned if self._awaited else returned
+        returned = self.function(**arguments)
+        return await returned if self.awaited else returned
 
 
 class _Parameter(NamedTuple):

@@ -20,6 +20,7 @@ from app.errors import ConfigurationError
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
+TEXT_AT = 1 + NONCE_BYTES
 DATA_KEY_ID = b"\x01"
 """The first byte of every blob: which of the workspace's data keys it is under. There is one."""
 
@@ -53,7 +54,7 @@ class ConversationCipher:
             cryptography.exceptions.InvalidTag: if it was changed, moved, or is under another key.
         """
         belongs = self._belongs(blob[:1], kind, name)
-        return self._aead.decrypt(blob[1 : 1 + NONCE_BYTES], blob[1 + NONCE_BYTES :], belongs).decode()
+        return self._aead.decrypt(blob[1:TEXT_AT], blob[TEXT_AT:], belongs).decode()
 
     def _belongs(self, key_id: bytes, kind: str, name: str) -> bytes:
         return key_id + self._place + f"{kind}\0{name}".encode()
