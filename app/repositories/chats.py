@@ -213,7 +213,16 @@ class ChatRepository:
     async def _rows(
         self, workspace_id: int, part: list[tuple[int, NewMessage]], keyed: Callable[[str], str]
     ) -> list[dict[str, object]]:
-        rows: list[dict[str, object]] = [
+        words: Sequence[str | None] = [None] * len(part)
+        asked = len(part) > HASHED_IN_PLACE
+        if asked:
+            texts = [
+                {"conversation_id": m.conversation_id, "message_id": m.message_id, "text": m.text} for _, m in part
+            ]
+            found = await self._driver.fetchval(_WORDS, workspace_id, orjson.dumps(texts))
+            # Words that nobody has used before take a while; others are served meanwhile.
+            words = await asyncio.to_thread(lambda: [each and keyed(each) for each in found])
+        return [
             {
                 "conversation_id": message.conversation_id,
                 "message_id": message.message_id,
@@ -222,16 +231,12 @@ class ChatRepository:
                 "user_type": message.user_type,
                 "timestamp": message.timestamp,
                 "content": base64.b64encode(message.content).decode(),
-                "text": message.text,
+                "words": each,
+                "text": None if asked else message.text,
             }
-            for place, message in part
+            for (place, message), each in zip(part, words, strict=True)
+            if each is not None or not asked
         ]
-        if len(rows) <= HASHED_IN_PLACE:
-            return rows
-        found = await self._driver.fetchval(_WORDS, workspace_id, orjson.dumps(rows))
-        # Words that nobody has used before take a while; others are served meanwhile.
-        words = await asyncio.to_thread(lambda: [each and keyed(each) for each in found])
-        return [{**row, "words": each, "text": None} for row, each in zip(rows, words, strict=True) if each is not None]
 
     async def stored(self, workspace_id: int, ids: Sequence[tuple[str, str]]) -> dict[tuple[str, str], SealedMessage]:
         """Returns those of the (conversation, message) ids that exist."""

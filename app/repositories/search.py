@@ -51,7 +51,7 @@ _SNIPPETS = rf"""
 """  # noqa: S608 — only constants
 
 
-FEW = {"q": 2_000, "keyword": 500}
+FEW = {"q": 500, "keyword": 500}
 """How many hits are looked at one by one, by the planner's estimate; more are met soon on a walk through time."""
 
 _PAGE = PAGE_SIZE + 1 + STEP  # a constant, so that the planner knows that the order of an index is worth it
@@ -71,6 +71,8 @@ _PLACES = f"""
         coalesce(bool_or(beyond), false) AS beyond
     FROM (SELECT k.*, row_number() OVER ({NEWEST}) AS place FROM ({{keys}}) AS k) AS k
 """  # noqa: S608 — only constants
+
+_COUNT = "SELECT count(*), coalesce(bool_or(beyond), false) AS beyond FROM ({keys}) AS k"
 
 _IDS = "SELECT conversation_id FROM ({keys}) AS k LIMIT %(limit)s"
 
@@ -94,6 +96,12 @@ class SearchRepository:
         """Returns up to ``limit`` conversations, newest first, from behind a position and up to ``STEP`` more."""
         more = {"limit": limit, "skip": skip, **position(after)}
         return [conversation_of(row) for row in await self._fetch(criteria, _CONVERSATIONS, more)]
+
+    async def count(self, criteria: Criteria) -> int:
+        """Returns how many conversations there are."""
+        [row] = await self._fetch(criteria, _COUNT, {})
+        total: int = row[0]
+        return total
 
     async def places(self, criteria: Criteria, step: int) -> Places:
         """Returns how many conversations there are, and where each ``step`` of them ends; reads all of them."""

@@ -81,7 +81,9 @@ class SearchService:
         async with self._db.read() as unit:
             places = self._places.get(criteria)
             if places is None:
-                places = await unit.search.places(criteria, STEP)
+                places = Places(await unit.search.count(criteria), [])
+                if places.total >= KEPT or query.page * query.limit > STEP:
+                    places = await unit.search.places(criteria, STEP)
                 if KEPT <= places.total < KEPT_AT_MOST:
                     self._places[criteria] = places
             mark, skip = divmod((query.page - 1) * query.limit, STEP)
