@@ -34,6 +34,7 @@ from app.services.rate_limits import RateClass, RateLimits, parse_limit
 from app.services.search import SearchService
 from app.services.sign_in import SignInService
 from app.services.summaries import SummaryService
+from app.services.turns import Turns
 from app.services.usage import UsageService
 from app.services.workspaces import WorkspaceService
 from app.settings import Settings, generate_secrets, master_keys, secret_keys
@@ -57,6 +58,7 @@ class Services:
     insights: InsightsService
     jobs: JobService
     keys: KeyService
+    large_writes: Turns
     live: LiveService
     members: MemberService
     rate_limits: RateLimits
@@ -108,6 +110,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         peppers = [derive(secret, "api keys") for secret in secrets]
         signer = TokenSigner(secrets)
         chats = ChatService(db, workspaces, cursors)
+        large_writes = Turns(max(1, settings.database_pool_size // 2))
         usage = UsageService(db)
         hops = [hop(settings, model) for model in configured_models(settings)]
         gateway = Gateway(hops, deadline_s=settings.llm_deadline_s)
@@ -127,10 +130,11 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             feedback=feedback,
             health=health,
             idempotency=IdempotencyService(db, workspaces),
-            imports=ImportService(chats),
+            imports=ImportService(chats, large_writes),
             insights=InsightsService(db, workspaces, usage, gateway),
             jobs=JobService(db, search, summaries, hops[0].model if hops else LOCAL_MODEL),
             keys=KeyService(db, cursors, peppers[0]),
+            large_writes=large_writes,
             live=LiveService(db, bus, auth, workspaces, summaries),
             members=MemberService(db, cursors),
             rate_limits=rate_limits,

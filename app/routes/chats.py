@@ -1,12 +1,16 @@
 """Storing, reading, finding and deleting conversations."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 from urllib.parse import parse_qsl, urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, TypeAdapter
 
-from app.errors import UnsupportedMediaType
+from app.errors import Unavailable, UnsupportedMediaType
+from app.factory import Services
 from app.routes.bodies import json_body, media_type, read_json, reference, reply
 from app.routes.deps import Admin, App, ConversationId, Editor, Reader, Searcher, UserId
 from app.routes.idempotency import Attempt, IdempotencyKey, once
@@ -24,11 +28,18 @@ from app.schemas.chats import (
     Stored,
 )
 from app.schemas.search import ConversationQuery, DeleteQuery, MessageQuery, UserQuery
+from app.schemas.viewer import Viewer
 from app.services.chats import identified
 from app.services.records import CsvRows, JsonLines
 from app.services.records import Reader as RowReader
 
 router = APIRouter(tags=["chats"], route_class=Operation)
+
+LARGE_BYTES = 2**16
+"""A larger body waits for its place before it is read: as objects it takes ten times the memory."""
+
+WAIT_S = 5.0
+"""How long for."""
 
 _batch = TypeAdapter(Annotated[list[MessageIn], Field(min_length=1, max_length=BATCH_SIZE)])
 _message = TypeAdapter(MessageIn)
@@ -85,6 +96,13 @@ async def store_messages(request: Request, app: App, viewer: Editor, key: Idempo
         return (await once(request, app, viewer.caller, key, load, streamed=True)).response
     if media != "application/json":
         raise UnsupportedMediaType("Send application/json, application/x-ndjson or text/csv.")
+    if len(await request.body()) <= LARGE_BYTES:
+        return await _store(request, app, viewer, key)
+    async with _place(app, viewer):
+        return await _store(request, app, viewer, key)
+
+
+async def _store(request: Request, app: Services, viewer: Viewer, key: str | None) -> Response:
     single = not (await request.body()).lstrip().startswith(b"[")
     batch = [await read_json(request, _message)] if single else await read_json(request, _batch)
 
@@ -100,6 +118,19 @@ async def store_messages(request: Request, app: App, viewer: Editor, key: Idempo
     stored = Stored.model_validate_json(bytes(answer.response.body)).model_copy(update={"message_ids": ids})
     replayed = answer.response.headers.get("idempotency-replayed")
     return reply(stored, 201, {"Idempotency-Replayed": replayed} if replayed else None)
+
+
+@asynccontextmanager
+async def _place(app: Services, viewer: Viewer) -> AsyncIterator[None]:
+    """Waits for one of the places that large writes have, so that small requests find connections and memory free."""
+    try:
+        async with asyncio.timeout(WAIT_S) as waiting, app.large_writes.turn(viewer.workspace_id):
+            waiting.reschedule(None)
+            yield
+    except TimeoutError:
+        if not waiting.expired():
+            raise
+        raise Unavailable("Too much is being written at once. Send the request again.") from None
 
 
 def _identified(batch: list[MessageIn], seed: bytes | None) -> list[MessageIn]:
@@ -127,7 +158,8 @@ async def find_conversations(app: App, viewer: Searcher, query: Annotated[Conver
 )
 async def delete_conversations(app: App, viewer: Admin, query: Annotated[DeleteQuery, Query()]) -> Response:
     """Removes the conversations that pass the filters, at least one, and everything that was derived from them."""
-    return reply(await app.search.delete(viewer, query))
+    async with _place(app, viewer):
+        return reply(await app.search.delete(viewer, query))
 
 
 @router.get(

@@ -188,14 +188,16 @@ async def _store(unit: Unit, keys: WorkspaceKeys, messages: Sequence[MessageIn])
 
 
 def _sealed(cipher: ConversationCipher, message_id: str, message: MessageIn, now: datetime) -> NewMessage:
+    content = cipher.seal(MESSAGE, message_id, message.message_content)
+    time = message.timestamp or now
     return NewMessage(
-        conversation_id=message.conversation_id,
-        message_id=message_id,
-        user_id=message.user_id,
-        user_type=message.user_type,
-        timestamp=message.timestamp or now,
-        content=cipher.seal(MESSAGE, message_id, message.message_content),
-        text=message.message_content,
+        message.conversation_id,
+        message_id,
+        message.user_id,
+        message.user_type,
+        time,
+        content,
+        message.message_content,
     )
 
 

@@ -9,6 +9,7 @@ from app.schemas.chats import Imported, MessageIn, Rejection
 from app.schemas.viewer import Viewer
 from app.services.chats import CONFLICT, ChatService, identified
 from app.services.records import Reader, Row
+from app.services.turns import Turns
 
 CHUNK_ROWS = 1_000
 CHUNK_CHARACTERS = 2**19
@@ -19,8 +20,9 @@ ERRORS_TOLD = 1_000
 class ImportService:
     """Streams of messages, committed in chunks: what was stored before a cut stays, and may be sent again."""
 
-    def __init__(self, chats: ChatService) -> None:
+    def __init__(self, chats: ChatService, turns: Turns) -> None:
         self._chats = chats
+        self._turns = turns
 
     async def run(
         self,
@@ -78,7 +80,8 @@ class ImportService:
 
     async def _store(self, viewer: Viewer, chunk: list[tuple[int, MessageIn]], report: "_Report") -> None:
         messages = [message for _, message in chunk]
-        batch = await self._chats.store_chunk(viewer, messages)
+        async with self._turns.turn(viewer.workspace_id):
+            batch = await self._chats.store_chunk(viewer, messages)
         report.duplicates += len(batch.duplicates)
         report.stored += len(messages) - len(batch.duplicates) - len(batch.conflicts)
         for place in batch.conflicts:

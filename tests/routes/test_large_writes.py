@@ -1,0 +1,60 @@
+"""Large writes take turns, and leave room for small requests."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import httpx
+import pytest
+
+from app.factory import Services
+from app.routes import chats
+from app.settings import Settings
+from tests.support.api import Workspace, message
+
+LARGE = [message("c1", f"m{n}", message_content="word " * 20) for n in range(chats.LARGE_BYTES // 100)]
+
+
+@pytest.fixture
+async def taken(services: Services, settings: Settings) -> AsyncIterator[AsyncExitStack]:
+    """Holds every place, until it is closed."""
+    async with AsyncExitStack() as stack:
+        for _ in range(settings.database_pool_size // 2):
+            await stack.enter_async_context(services.large_writes.turn(0))
+        yield stack
+
+
+async def large_writes(workspace: Workspace) -> list[httpx.Response]:
+    filters: dict[str, Any] = {"user_id": "nobody", "max_delete_count": 1}
+    return [
+        await workspace.editor.post("/chats", json=LARGE),
+        await workspace.admin.delete("/chats", params=filters),
+    ]
+
+
+async def test_a_large_write_waits_for_its_place_and_a_small_one_does_not(
+    workspace: Workspace, taken: AsyncExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chats, "WAIT_S", 0.05)
+    for answer in await large_writes(workspace):
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert int(answer.headers["Retry-After"]) > 0
+    assert (await workspace.editor.post("/chats", json=message("c2"))).status_code == 201
+    assert (await workspace.viewer.get("/chats/c1")).status_code == 404
+    await taken.aclose()
+    assert [answer.status_code for answer in await large_writes(workspace)] == [201, 200]
+    assert (await workspace.viewer.get("/chats/c1")).json()["message_count"] == len(LARGE)
+
+
+async def test_places_that_nobody_waits_for_any_more_are_free_again(
+    workspace: Workspace, services: Services, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused, called off and failed writes give their places back."""
+    conflict = [{**each, "message_content": "another text" * 10} for each in LARGE]
+    assert (await workspace.editor.post("/chats", json=LARGE)).status_code == 201
+    for _ in range(settings.database_pool_size):
+        assert (await workspace.editor.post("/chats", json=conflict)).status_code == 409
+        assert (await workspace.editor.post("/chats", content=b"[" * 2**17)).status_code == 415
+        assert (await workspace.editor.post("/chats", json=["x" * 2**17])).status_code == 422
+    monkeypatch.setattr(chats, "WAIT_S", 0.05)
+    assert (await workspace.editor.post("/chats", json=LARGE)).json()["duplicates"] == len(LARGE)
