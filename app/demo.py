@@ -81,9 +81,8 @@ async def prepare(services: Services, name: str, settings: Settings, console: Co
     page, _ = await services.chats.page(viewer, CONVERSATION, MessageQuery())
     assert page
     found = await services.search.page(viewer, ConversationQuery(q=SEARCH))
-    hits = [
-        f"{item['conversation_id']}: {match['snippet']}" for item in found["data"] for match in item["matches"] or []
-    ]
+    matches = [(item, match) for item in found["data"] for match in item.get("matches") or []]
+    hits = [f"{item['conversation_id']}: {match['snippet']}" for item, match in matches]
     console.print(_conversation(page), _panel(f"Found by {SEARCH}", *hits), _summary(summary), _insights(insights))
     write_secret(key_file, key, replace=True)
     console.print(f"An admin API key is in [cyan]{escape(str(key_file))}[/].")

@@ -201,8 +201,8 @@ def test_nobody_is_cut_off_while_the_service_is_slow(
     monkeypatch.setattr(server, "HEADER_S", SOON)
     monkeypatch.setattr(server, "BODY_S", SOON)
     one = json.dumps(message()).encode()
-    rows = [message("c2", f"m{number}") for number in range(1_000)]
-    # What the service waits to store, and then more blank lines than the network holds.
+    rows = [message("c2", f"m{number}") for number in range(2_000)]
+    # What the service waits to store, what it reads meanwhile, and then more blank lines than the network holds.
     many = b"".join(json.dumps(row).encode() + b"\n" for row in rows) + (b" " * 2**16 + b"\n") * 400
     postgresql.execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")
     with connection(url) as first, connection(url) as second, ThreadPoolExecutor() as threads:
@@ -212,7 +212,7 @@ def test_nobody_is_cut_off_while_the_service_is_slow(
         assert not sending.done()
         postgresql.rollback()
         assert answer(first).startswith(b"HTTP/1.1 201")
-        assert b'"stored":1000' in answer(second)
+        assert b'"stored":2000' in answer(second)
 
 
 def test_requests_sent_ahead_are_answered_in_their_order(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 What is read most often is made of dictionaries: they cost a tenth of a model to make and to write.
 """
 
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -120,7 +120,7 @@ class Match(TypedDict):
 class ConversationItem(Conversation):
     """A conversation in a list; ``matches`` holds up to three messages, best first, when there was a search."""
 
-    matches: list[Match] | None
+    matches: NotRequired[list[Match] | None]
 
 
 @closed(examples.CONVERSATION_LIST)
@@ -138,7 +138,7 @@ class NumberedConversationList(TypedDict):
 
     data: list[ConversationItem]
     has_more: bool
-    next_cursor: Annotated[str | None, Field(description="Always null: pages are numbered.")]
+    next_cursor: NotRequired[Annotated[str | None, Field(description="Always null: pages are numbered.")]]
     page: int
     total: Annotated[int, Field(description="Of a long history, over 1,000, up to four seconds old.")]
     pages: int
