@@ -136,14 +136,15 @@ _BOTH_ENDS = f"""
 """  # noqa: S608 — only constants
 
 # A job may have named a conversation before it existed. What was done is written down in the same statement; of many,
-# once for all of them and once for each.
+# once for all of them and once for each. Of the array of locked ids the planner expects a few, whatever it is given:
+# each is looked up in an index, and a plan made for the values, which takes longer than deleting one, gains nothing.
 _DELETE = """
     WITH doomed AS (
         SELECT conversation_id FROM conversations WHERE workspace_id = $1 AND conversation_id = ANY ($2::text[])
         ORDER BY conversation_id FOR UPDATE
     ), gone AS (
-        DELETE FROM conversations AS c USING doomed
-        WHERE c.workspace_id = $1 AND c.conversation_id = doomed.conversation_id
+        DELETE FROM conversations AS c
+        WHERE c.workspace_id = $1 AND c.conversation_id = ANY (ARRAY(SELECT conversation_id FROM doomed))
         RETURNING c.conversation_id, c.message_count
     ), named AS (
         SELECT job_id FROM jobs WHERE workspace_id = $1 AND absent && $2::text[] AND absent <> '{}'

@@ -25,13 +25,13 @@ async def names(workspace: Workspace) -> set[str]:
 
 
 def rows_of(postgresql: psycopg.Connection, conversation_id: str) -> dict[str, int]:
-    """Returns how many rows of each table speak of a conversation."""
+    """Returns how many rows of each table speak of a conversation, or of those that a pattern of LIKE matches."""
     tables = postgresql.execute(
         "SELECT c.table_name FROM information_schema.columns AS c JOIN information_schema.tables AS t"
         " USING (table_schema, table_name) WHERE c.column_name = 'conversation_id' AND t.table_schema = 'public'"
         " AND t.table_type = 'BASE TABLE'"
     ).fetchall()
-    query = psycopg.sql.SQL("SELECT count(*) FROM {} WHERE conversation_id = %s")
+    query = psycopg.sql.SQL("SELECT count(*) FROM {} WHERE conversation_id LIKE %s")
     counts = {}
     for (table,) in tables:
         found = postgresql.execute(query.format(psycopg.sql.Identifier(table)), [conversation_id]).fetchone()
@@ -108,6 +108,47 @@ async def test_a_filter_deletes_what_it_finds(workspace: Workspace, params: dict
     expected = {**NOTHING, "conversations": gone, "messages": 3 * gone, "participants": 2 * gone}
     assert answer.json() == {"deleted": expected}
     assert await names(workspace) == left
+
+
+async def test_a_thousand_go_in_one_request(workspace: Workspace, postgresql: psycopg.Connection) -> None:
+    sent = [
+        message(f"{customer}{n}", f"m{place}", user_id=sender)
+        for customer, count in (("ana", 1_000), ("bea", 3))
+        for n in range(count)
+        for place, sender in enumerate((customer, "agent", customer))
+    ]
+    assert (await workspace.editor.post("/chats", json=sent)).status_code == 201
+    for path in ("/chats/summarize", "/chats/insights"):
+        assert (await workspace.editor.post(path, json={"conversation_id": "ana0"})).status_code == 200
+    assert (await workspace.viewer.post("/chats/ana0/summary/feedback", json={"rating": "up"})).status_code == 201
+    for table in ("summaries", "insights", "feedback"):  # the same for all others
+        postgresql.execute(
+            psycopg.sql.SQL(
+                "INSERT INTO {0} SELECT (jsonb_populate_record(t, jsonb_build_object('conversation_id',"
+                " c.conversation_id))).* FROM {0} AS t, conversations AS c WHERE c.conversation_id <> 'ana0'"
+            ).format(psycopg.sql.Identifier(table))
+        )
+    postgresql.commit()
+    assert (await workspace.editor.post("/jobs/summarize", json={"filter": {}})).status_code == 202
+    kept = rows_of(postgresql, "bea%")
+    expected = {"conversations": 3, "messages": 9, "participants": 6, "job_items": 3}
+    expected |= {"summaries": 3, "insights": 3, "feedback": 3}
+    assert {name: count for name, count in kept.items() if count} == expected
+    postgresql.commit()
+
+    fewer = await workspace.admin.delete("/chats", params={"user_id": "ana", "max_delete_count": 999})
+    assert (fewer.status_code, rows_of(postgresql, "ana%")["messages"]) == (422, 3_000)
+    answer = await workspace.admin.delete("/chats", params={"user_id": "ana", "max_delete_count": 1_000})
+    receipt = {"conversations": 1_000, "messages": 3_000, "participants": 2_000}
+    receipt |= {"summaries": 1_000, "insights": 1_000, "feedback": 1_000}
+    assert (answer.status_code, answer.json()) == (200, {"deleted": receipt})
+    assert set(rows_of(postgresql, "ana%").values()) == {0}
+    assert rows_of(postgresql, "bea%") == kept
+    told = postgresql.execute(
+        "SELECT action, count(DISTINCT target), min((details->>'messages')::int) FROM audit_log"
+        " WHERE action LIKE 'conversation%' GROUP BY action ORDER BY action"
+    )
+    assert told.fetchall() == [("conversation.deleted", 1_000, None), ("conversations.deleted", 0, 3_000)]
 
 
 TOO_WIDE: list[tuple[dict[str, Any], str]] = [
