@@ -36,6 +36,23 @@ def test_models_and_migrations_agree(postgresql: psycopg.Connection) -> None:
     engine.dispose()
 
 
+def test_storage_parameters_are_those_of_the_models(postgresql: psycopg.Connection) -> None:
+    found = postgresql.execute(
+        "SELECT relname::text, option FROM pg_class, unnest(reloptions) AS option"
+        " WHERE relnamespace = 'public'::regnamespace"
+    ).fetchall()
+    tables = Base.metadata.tables.values()
+    described = [(table.name, table.dialect_options) for table in tables]
+    described += [(str(index.name), index.dialect_options) for table in tables for index in table.indexes]
+    wanted = [
+        (name, f"{option}={value}")
+        for name, options in described
+        for option, value in (options["postgresql"]["with"] or {}).items()
+    ]
+    assert ("messages_search_vector_idx", "gin_pending_list_limit=1024") in wanted
+    assert sorted(found) == sorted(wanted)
+
+
 def test_the_service_asks_for_the_newest_migration() -> None:
     assert ScriptDirectory.from_config(Config(ROOT / "alembic.ini")).get_current_head() == SCHEMA_VERSION
 

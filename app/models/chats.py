@@ -87,7 +87,13 @@ class Message(Base):
         of_conversation(),
         Index("messages_order_idx", "workspace_id", "conversation_id", "timestamp", "sequence"),
         # The lexemes are hashed under a key of the workspace: no two workspaces share an entry.
-        Index("messages_search_vector_idx", "search_vector", postgresql_using="gin"),
+        # A search reads the entries that are not merged yet one by one: 1 MB of them at most, not 4.
+        Index(
+            "messages_search_vector_idx",
+            "search_vector",
+            postgresql_using="gin",
+            postgresql_with={"gin_pending_list_limit": 1024},
+        ),
     )
 
     workspace_id: Mapped[BigId] = mapped_column(primary_key=True)
