@@ -34,8 +34,8 @@ APP_ROLE = "chat_insights_app"
 """Who the service works as, whoever it connects as: a role that owns nothing and may create nothing."""
 
 # work_mem is a bound, not a reservation: below it a batch would spill its plain text into temporary files.
-# Compiling a query takes longer than any of ours runs. Our statements are written for one plan, made once: planning for
-# the values takes as long as many of them run. A plan that is made while a table is empty should not read all of it later.
+# Compiling a query takes longer than any of ours runs. Our statements are written for one plan, made once: to plan for
+# the values takes as long as many of them run. One that is made while a table is empty should not read all of it later.
 SESSION = {
     "application_name": "chat-insights",
     "role": APP_ROLE,
