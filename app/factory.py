@@ -110,7 +110,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         peppers = [derive(secret, "api keys") for secret in secrets]
         signer = TokenSigner(secrets)
         chats = ChatService(db, workspaces, cursors)
-        large_writes = Turns(max(1, settings.database_pool_size // 2))
+        large_writes = Turns(max(1, settings.database_pool_size // 3))
         usage = UsageService(db)
         hops = [hop(settings, model) for model in configured_models(settings)]
         gateway = Gateway(hops, deadline_s=settings.llm_deadline_s)

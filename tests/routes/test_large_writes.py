@@ -19,7 +19,7 @@ LARGE = [message("c1", f"m{n}", message_content="word " * 20) for n in range(cha
 async def taken(services: Services, settings: Settings) -> AsyncIterator[AsyncExitStack]:
     """Holds every place, until it is closed."""
     async with AsyncExitStack() as stack:
-        for _ in range(settings.database_pool_size // 2):
+        for _ in range(settings.database_pool_size // 3):
             await stack.enter_async_context(services.large_writes.turn(0))
         yield stack
 
