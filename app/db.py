@@ -99,7 +99,8 @@ class Database:
     """The connection pool.
 
     Connections are in autocommit, so that a read of one statement needs no transaction; a write opens one. ``connect``
-    returns a connection beside the pool, to close by oneself. ``on_commit`` is called with a transaction's topics.
+    returns a connection beside the pool, to close by oneself. ``on_commit`` is called with a unit's topics, when it
+    is or may be committed.
 
     SQLAlchemy's pool makes the connections, but what is idle is kept here: to take it from there takes a greenlet, and
     that the time of a small statement.

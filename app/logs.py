@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import suppress
 
 import orjson
 import structlog
@@ -17,7 +18,7 @@ def configure_logs(level: str) -> None:
     # Not through the standard library, which takes as long for a line as the rest of a small request.
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer(orjson.dumps)],
-        logger_factory=structlog.BytesLoggerFactory(sys.stderr.buffer),
+        logger_factory=_Lines,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=False,
     )
@@ -52,3 +53,19 @@ def configure_logs(level: str) -> None:
 
 def _no_handshake(record: logging.LogRecord) -> bool:
     return "WebSocket %s" not in str(record.msg)
+
+
+class _Lines:
+    """Writes lines to standard error. Nothing fails because nobody reads them, or the disk is full."""
+
+    def __init__(self, *_: object) -> None:
+        self._stream = sys.stderr and sys.stderr.buffer
+
+    def msg(self, line: bytes) -> None:
+        """Writes a line."""
+        with suppress(OSError, ValueError):  # the latter of a closed file
+            if self._stream:
+                self._stream.write(line + b"\n")
+                self._stream.flush()
+
+    debug = info = warning = error = critical = msg

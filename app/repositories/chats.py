@@ -120,11 +120,11 @@ _PAGE = f"""
 """  # noqa: S608 — only constants
 
 _LARGE = """
-    SELECT message_id, content FROM (
+    SELECT message_id, CASE WHEN before < $4 THEN content ELSE '' END FROM (
         SELECT message_id, content,
             sum(octet_length(content)) OVER (ORDER BY timestamp, sequence) - octet_length(content) AS before
         FROM messages WHERE workspace_id = $1 AND conversation_id = $2 AND message_id = ANY ($3::text[])
-    ) AS m WHERE before < $4
+    ) AS m
 """
 
 _BOTH_ENDS = f"""
@@ -267,7 +267,9 @@ class ChatRepository:
         shown = found[:limit]
         if large := [message.message_id for message in shown if not message.content]:
             contents = dict(await self._driver.fetch(_LARGE, workspace_id, conversation_id, large, max_bytes))
-            whole = (m if m.content else m._replace(content=contents.get(m.message_id, b"")) for m in shown)
+            if len(contents) < len(large):  # deleted meanwhile
+                return await self.page(workspace_id, conversation_id, after, limit, max_bytes)
+            whole = (m if m.content else m._replace(content=contents[m.message_id]) for m in shown)
             shown = list(takewhile(lambda message: message.content, whole))
         return PageRow(conversation_of(conversation), created_at, shown, len(shown) < len(found))
 

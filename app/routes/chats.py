@@ -36,10 +36,13 @@ from app.services.records import Reader as RowReader
 router = APIRouter(tags=["chats"], route_class=Operation)
 
 LARGE_BYTES = 2**16
-"""A larger body waits for its place before it is read: as objects it takes ten times the memory."""
+"""A larger body waits for its place before it is parsed: as objects it takes ten times the memory."""
 
 WAIT_S = 5.0
-"""How long for."""
+"""How long it may wait for its place."""
+
+ANSWER_S = 9.5
+"""How long it may take in all."""
 
 _batch = TypeAdapter(Annotated[list[MessageIn], Field(min_length=1, max_length=BATCH_SIZE)])
 _message = TypeAdapter(MessageIn)
@@ -124,11 +127,15 @@ async def _store(request: Request, app: Services, viewer: Viewer, key: str | Non
 async def _place(app: Services, viewer: Viewer) -> AsyncIterator[None]:
     """Waits for one of the places that large writes have, so that small requests find connections and memory free."""
     try:
-        async with asyncio.timeout(WAIT_S) as waiting, app.large_writes.turn(viewer.workspace_id):
+        async with (
+            asyncio.timeout(ANSWER_S) as answering,
+            asyncio.timeout(WAIT_S) as waiting,
+            app.large_writes.turn(viewer.workspace_id),
+        ):
             waiting.reschedule(None)
             yield
     except TimeoutError:
-        if not waiting.expired():
+        if not (answering.expired() or waiting.expired()):
             raise
         raise Unavailable("Too much is being written at once. Send the request again.") from None
 

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import asyncpg
 import httpx
+import psycopg
 import pytest
 
+from app.repositories import chats
 from app.services.chats import PAGE_BYTES
 from tests.support.api import Workspace, message
 
@@ -140,3 +143,21 @@ async def test_an_absurd_limit_is_refused(workspace: Workspace) -> None:
 async def test_what_is_absent_is_told(workspace: Workspace) -> None:
     answer = await workspace.viewer.get("/chats/none")
     assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_a_conversation_that_goes_while_it_is_read_is_gone(
+    workspace: Workspace, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long messages are read by a second statement: between the two, somebody deletes."""
+    fetch = asyncpg.Connection.fetch
+
+    async def late(connection: asyncpg.Connection, statement: str, *values: object) -> Any:
+        if statement == chats._LARGE:
+            postgresql.execute("DELETE FROM conversations")
+            postgresql.commit()
+        return await fetch(connection, statement, *values)
+
+    assert (await workspace.editor.post("/chats", json=message(message_content="x" * 2**16))).status_code == 201
+    assert (await workspace.viewer.get("/chats/c1")).status_code == 200
+    monkeypatch.setattr(asyncpg.Connection, "fetch", late)
+    assert (await workspace.viewer.get("/chats/c1")).status_code == 404

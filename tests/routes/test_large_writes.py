@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 from app.factory import Services
@@ -58,3 +59,15 @@ async def test_places_that_nobody_waits_for_any_more_are_free_again(
         assert (await workspace.editor.post("/chats", json=["x" * 2**17])).status_code == 422
     monkeypatch.setattr(chats, "WAIT_S", 0.05)
     assert (await workspace.editor.post("/chats", json=LARGE)).json()["duplicates"] == len(LARGE)
+
+
+async def test_a_large_write_that_takes_too_long_is_undone(
+    workspace: Workspace, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chats, "ANSWER_S", 0.2)
+    postgresql.execute("LOCK TABLE messages IN SHARE MODE")
+    answer = await workspace.editor.post("/chats", json=LARGE)
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+    postgresql.rollback()
+    monkeypatch.undo()
+    assert (await workspace.editor.post("/chats", json=LARGE)).json()["stored"] == len(LARGE)
