@@ -13,10 +13,8 @@ ON_DATABASE = "DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || quote_ident(current_data
 def upgrade() -> None:
     op.execute(ON_DATABASE.format("SET work_mem = ''64MB''"))
     op.execute(ON_DATABASE.format("SET jit = off"))
-    op.execute(ON_DATABASE.format("SET plan_cache_mode = force_generic_plan"))
 
 
 def downgrade() -> None:
-    op.execute(ON_DATABASE.format("RESET plan_cache_mode"))
     op.execute(ON_DATABASE.format("RESET jit"))
     op.execute(ON_DATABASE.format("RESET work_mem"))
