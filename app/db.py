@@ -47,8 +47,9 @@ SESSION = {
 
 POOLED = (
     f"Through a pooler the service has to log in as {APP_ROLE}: let that role LOGIN with a PASSWORD, and put both into"
-    " DATABASE_URL. What a session needs besides, `alembic upgrade head` sets for new sessions of the database: let the"
-    " pooler make its connections anew afterwards. Wrong in this one: "
+    " DATABASE_URL. What a session needs besides, `alembic upgrade head` has given the database; give it to a restored"
+    " one by ALTER DATABASE ... SET work_mem = '64MB' and SET jit = off. Let the pooler make its connections anew"
+    " afterwards. Wrong in this one: "
 )
 
 # What says nothing about our SQL, only about the server's or the network's state: worth a retry.

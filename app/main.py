@@ -95,6 +95,7 @@ async def open_configured_services() -> AsyncIterator[Services]:
             # What is here by now stays: a full collection would look through it, and hold up requests for 0.1 s.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(10_000)  # in a process that the command line did not start, too
             yield services
 
 

@@ -5,16 +5,17 @@ import uuid
 import asyncpg
 
 _SESSION = """
-    SELECT pg_backend_pid() AS pid, current_user AS role, current_setting('work_mem') AS work_mem,
+    SELECT pg_backend_pid() AS pid, session_user AS role, current_setting('work_mem') AS work_mem,
         current_setting('jit') AS jit
 """
 _PREPARED = "SELECT NOT EXISTS (SELECT FROM pg_prepared_statements WHERE name = $1)"
 
 
 async def lent_session(connection: asyncpg.Connection) -> asyncpg.Record | None:
-    """Returns the role and the settings of a session that a pooler lends, or None if the session is our own.
+    """Returns who logged in to a session that a pooler lends, and its settings; None if the session is our own.
 
-    A pooler invents the process id that it greets with: a real one is the server's business.
+    A role that was only set there, another client may set again. A pooler invents the process id that it greets with: a
+    real one is the server's business.
     """
     # Without a name: one that is left in a shared session would be in the way of others.
     session = await (await connection.prepare(_SESSION, name="")).fetchrow()

@@ -140,7 +140,7 @@ class NumberedConversationList(TypedDict):
     has_more: bool
     next_cursor: NotRequired[Annotated[str | None, Field(description="Always null: pages are numbered.")]]
     page: int
-    total: Annotated[int, Field(description="Of a long history, over 1,000, up to four seconds old.")]
+    total: Annotated[int, Field(description="Of a long history, 1,000 or more, up to four seconds old.")]
     pages: int
 
 

@@ -39,7 +39,7 @@ KEPT_S = 4.0
 """For how long."""
 
 KEPT_AT_MOST = 10_000_000
-"""Of how many conversations, all senders together: a hundredth of them is in memory."""
+"""Of how many conversations, all senders together: of them, each 200th is in memory."""
 
 
 class SearchService:

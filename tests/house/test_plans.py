@@ -29,7 +29,6 @@ SHOWN = {CHAT, SENDERS}
 UNTIL = {"to": "2026-11-01T12:00:00Z"}
 COMMON, RARE = {"q": -1, "keyword": -1}, {"q": 10**9, "keyword": 10**9}
 
-
 Heard = dict[str, tuple[list[str], set[str]]]
 
 
@@ -143,11 +142,9 @@ async def ear(request: pytest.FixtureRequest, workspace: Workspace, postgresql: 
     return Ear(log.file, postgresql)
 
 
-async def requests(
-    workspace: Workspace, ear: Ear, monkeypatch: pytest.MonkeyPatch
-) -> dict[str, tuple[list[str], set[str]]]:
+async def requests(workspace: Workspace, ear: Ear, monkeypatch: pytest.MonkeyPatch) -> Heard:
     """Returns the statements of each request, and the indexes that they must use."""
-    heard: dict[str, tuple[list[str], set[str]]] = {}
+    heard: Heard = {}
     for name, case in READS.items():
         monkeypatch.setattr(search, "FEW", case.few)
         answer = await workspace.viewer.get(case.path, params=case.params)
