@@ -21,6 +21,7 @@ from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.jobs import JobRepository
 from app.repositories.live import LiveRepository
 from app.repositories.members import MemberRepository
+from app.repositories.messages import MessageRepository
 from app.repositories.runs import RunRepository
 from app.repositories.search import SearchRepository
 from app.repositories.sessions import keeps_statements, lent_session
@@ -90,6 +91,7 @@ class Unit:
     jobs = cached_property(lambda unit: JobRepository(unit._driver))
     live = cached_property(lambda unit: LiveRepository(unit._driver))
     members = cached_property(lambda unit: MemberRepository(unit._connection))
+    messages = cached_property(lambda unit: MessageRepository(unit._driver))
     runs = cached_property(lambda unit: RunRepository(unit._driver))
     search = cached_property(lambda unit: SearchRepository(unit._driver))
     usage = cached_property(lambda unit: UsageRepository(unit._connection))

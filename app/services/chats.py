@@ -166,7 +166,7 @@ async def _store(unit: Unit, keys: WorkspaceKeys, messages: Sequence[MessageIn])
         first.setdefault((message.conversation_id, ids[place]), place)
     rows = [_sealed(ciphers[key[0]], key[1], messages[place], now) for key, place in first.items()]
     announce(unit, keys, ciphers)  # who is cancelled from here on may have stored them all the same
-    places = await unit.chats.insert(
+    places = await unit.messages.insert(
         keys.workspace_id, rows, search_pads(keys.search_key), partial(keyed_tsvector, keys.search_key)
     )
     batch = StoredBatch(ids, [], [])
@@ -175,7 +175,7 @@ async def _store(unit: Unit, keys: WorkspaceKeys, messages: Sequence[MessageIn])
     stored = {rows[place][:2] for place in places}
     unit.topics.clear()
     announce(unit, keys, {conversation_id for conversation_id, _ in stored})
-    known = await unit.chats.stored(keys.workspace_id, [key for key in first if key not in stored])
+    known = await unit.messages.stored(keys.workspace_id, [key for key in first if key not in stored])
     if len(stored) + len(known) < len(first):
         raise Unavailable("A conversation was deleted while messages came for it. Send them again.")
     for place, message in enumerate(messages):

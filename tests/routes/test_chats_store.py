@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from app.factory import build
-from app.repositories import chats
+from app.repositories import messages
 from app.schemas.base import CONTENT_BYTES
 from app.schemas.chats import BATCH_SIZE, MessageIn
 from app.schemas.enums import Role
@@ -253,7 +253,7 @@ def test_storing_finds_its_rows_by_index_however_many_there_are(postgresql: psyc
     body = postgresql.execute("SELECT prosrc FROM pg_proc WHERE proname = 'align_participants'").fetchone()
     [align] = re.findall(r"UPDATE [^;]+", body[0] if body else "")
     align = align.replace("= of_workspace", "= $1").replace("= id", "= $2")
-    for name, text in {"words": chats._WORDS, "insert": chats._INSERT, "align": align}.items():
+    for name, text in {"words": messages._WORDS, "insert": messages._INSERT, "align": align}.items():
         postgresql.execute(f"PREPARE {name}_plan AS {text}".encode())
         nulls = ", ".join(["NULL"] * len(set(re.findall(r"\$\d", text))))
         rows = postgresql.execute(f"EXPLAIN EXECUTE {name}_plan ({nulls})".encode()).fetchall()
