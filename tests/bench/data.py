@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -148,7 +148,7 @@ class Data:
     messages: int = 0
     conversations: dict[str, Conversation] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def sender(self) -> str:
         """Who took part in most conversations."""
         senders = Counter(sender for each in self.conversations.values() for sender in each.senders)
