@@ -14,7 +14,7 @@ from app.schemas.search import ConversationFilter
 STEP = 200
 """Of a long history, every so manieth place is known: at most so many conversations are skipped."""
 
-WALKED = 4_000
+WALKED = 10_000
 """How far back conversations are looked into for something common, in messages."""
 
 LOOKUP = 8
