@@ -50,6 +50,8 @@ def main(
     }
     found = Findings(about, [], [], [], [])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    if pgbouncer and database_url:
+        raise typer.BadParameter("--pgbouncer is for the PostgreSQL that the benchmark starts.")  # it changes a role
     check_tools()
     try:
         with Progress(*columns, console=err) as progress:

@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 from rich.progress import Progress
 
+from app.db import APP_ROLE
 from tests.bench import cpu, servers
 from tests.bench.data import Data, Message, Words, choose_words, generate, read, write
 from tests.bench.load import Failed
@@ -72,6 +73,9 @@ class Run:
         for make in (servers.service, servers.yardstick):
             direct = stack.enter_context(servers.database(server, make.__name__))
             through = pooler + servers.path_of(direct) if pooler else direct
+            if pooler:
+                with psycopg.connect(server, autocommit=True) as connection:
+                    connection.execute(f"ALTER ROLE {APP_ROLE} LOGIN".encode())
             try:
                 sides.append(stack.enter_context(make(direct, through, self.folder, workers)))
             except Failed as error:
