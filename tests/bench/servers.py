@@ -53,6 +53,14 @@ class Side:
         found: dict[str, object] = answer.json()
         return found
 
+    def store(self, messages: list[dict[str, str]]) -> None:
+        """Stores messages."""
+        answer = httpx.post(
+            f"{self.url}/chats", json=messages, headers={"Authorization": f"Bearer {self.key}"}, timeout=30
+        )
+        if answer.status_code != 201:
+            raise Failed(f"{self.name}: POST /chats: {answer.status_code} {answer.text}")
+
 
 @contextmanager
 def postgres(url: str | None, folder: Path) -> Iterator[str]:
