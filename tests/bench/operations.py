@@ -55,7 +55,7 @@ def operations(data: Data, words: Words, fresh: Callable[[], "list[Message]"]) -
     times = sorted(each.first for each in data.conversations.values())
     starts = [len(times) * tenths // 10 for tenths in (1, 5, 9)]
     width = max(len(times) // 50, 1)
-    ends = [*times, times[-1] + timedelta(microseconds=1)]
+    ends = [*times, max(each.last for each in data.conversations.values()) + timedelta(microseconds=1)]
     last = len(times)
     ranges = [(times[start].isoformat(), ends[min(start + width, last)].isoformat()) for start in starts]
     half = {"from": times[len(times) // 4].isoformat(), "to": times[len(times) * 3 // 4].isoformat()}
