@@ -9,8 +9,10 @@ import pytest
 from pytest_postgresql import factories
 
 from tests.bench import yardstick
-from tests.bench.data import Words, generate, write
+from tests.bench.data import Words, choose_words, generate, write
+from tests.bench.measure import Sample
 from tests.bench.operations import operations, plain
+from tests.bench.report import Findings, Row, grids
 from tests.conftest import url_of
 from tests.support.api import Workspace
 
@@ -66,3 +68,28 @@ async def test_a_cursor_of_the_yardstick_goes_on_where_its_page_ended(bare: http
         assert (page["next_cursor"] is None) == (following is None)
         if following:
             assert (await bare.get(f"{path}&cursor={page['next_cursor']}")).json() == following
+
+
+@pytest.mark.parametrize("messages", [1, 21, 120])
+def test_a_small_file_leaves_out_what_it_has_too_little_for(tmp_path: Path, messages: int) -> None:
+    said = list(generate(messages))
+    every = operations(write(said, tmp_path / "data", yardstick.WORKSPACE), choose_words(said), lambda: said)
+    lines = {each.name: each.lines(lambda _: {"next_cursor": None}) for each in every}
+    assert lines["read conversation"]
+    assert lines["date range"]
+    assert [bool(lines[f"insert {size}"]) for size in (1, 100, 1000)] == [True, messages >= 100, False]
+
+
+def test_a_missing_size_is_a_gap_in_the_growth() -> None:
+    def row(messages: int, operation: str, cpu_us: float) -> Row:
+        return Row(messages, operation, 1, *[[Sample(cpu_us * side, 0.0, 0.0, 1.0)] for side in (1, 2)])
+
+    rows = [row(100, "both", 8.0), row(10, "both", 4.0), row(100, "large", 6.0), row(10, "idle", 0.0)]
+    *_, growth = grids(Findings({}, rows, [], [], []))
+    assert growth.columns[2:4] == ("10", "100")
+    assert growth.cells == [
+        ("both", "1", "4", "8", "2.00", "2.00"),
+        ("large", "1", "-", "6", "-", "-"),
+        ("idle", "1", "0", "-", "-", "-"),
+    ]
+    assert [table.title for table in grids(Findings({}, rows[:1], [], [], []))] == ["100 messages"]

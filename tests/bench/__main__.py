@@ -34,7 +34,9 @@ def main(
     messages: Annotated[list[int] | None, typer.Option(min=1_000, help="How many are stored before.")] = None,
     csv: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Stored instead.")] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Operations that begin like this.")] = None,
-    connections: Annotated[list[int] | None, typer.Option(min=1, max=1_000)] = None,
+    connections: Annotated[
+        list[int] | None, typer.Option(min=1, max=1_000, help="That send at a time, without it 1, 8 and 32.")
+    ] = None,
     seconds: Annotated[int, typer.Option(min=1, max=60, help="Of each measurement.")] = 3,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements; their medians are shown.")] = 3,
     workers: Annotated[int, typer.Option(min=1, help="Processes of each server.")] = 1,
@@ -50,20 +52,27 @@ def main(
     }
     found = Findings(about, [], [], [], [])
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    if pgbouncer and database_url:
+        raise typer.BadParameter("--pgbouncer is for the PostgreSQL that the benchmark starts.")  # it changes a role
     check_tools()
     try:
         with Progress(*columns, console=err) as progress:
-            for size in [0] if csv else messages or [10_000, 100_000]:
+            for size in [0] if csv else sorted(set(messages or [10_000, 100_000])):
                 with tempfile.TemporaryDirectory(prefix="bench-") as place, ExitStack() as running:
                     run = Run(found, progress, Path(place), connections or [1, 8, 32], rounds, tuple(only or [""]))
                     run.prepare(size, csv)
+                    for name in only or []:
+                        if not any(each.name.startswith(name) for each in run.operations):
+                            raise typer.BadParameter(f"No operation begins like {name!r}.", param_hint="--only")
                     run.start(running, database_url, workers, seconds, pgbouncer=pgbouncer)
                     run.load()
                     run.measure()
     finally:
         show(found, folder)
+        for failure in found.failures:
+            err.print(failure, style="red", markup=False)
     if found.failures:
-        raise Failed("\n".join(found.failures))
+        raise typer.Exit(1)
 
 
 def show(found: Findings, folder: Path | None) -> None:

@@ -113,7 +113,7 @@ def read(file: Path, messages: int | None = None, prefix: str = "") -> Iterator[
 
 
 def choose_words(messages: Iterable[Message]) -> Words:
-    """Returns words of somebody's own data: those nearest in frequency to the generated ones."""
+    """Returns words of somebody's own data: those as frequent as the generated ones, or '' for none."""
     counts, sample, text = Counter[str](), set[str](), ""
     stop_words = get_stop_words("english")
     for message in messages:
@@ -126,8 +126,8 @@ def choose_words(messages: Iterable[Message]) -> Words:
     by_distance = sorted(counts, key=lambda word: (abs(counts[word] - total / 5), word))
     rare = sorted(counts, key=lambda word: (abs(counts[word] - 10), word))[:10]
     pair = sorted(sample, key=lambda word: counts[word])[:2]
-    phrase = next((two for two in re.findall(r"\b[a-z]{4,} [a-z]{4,}\b", text) if set(two.split()) <= sample), rare[0])
-    return Words(tuple(rare), by_distance[0], " ".join(pair), f'"{phrase}"')
+    phrase = next((two for two in re.findall(r"\b[a-z]{4,} [a-z]{4,}\b", text) if set(two.split()) <= sample), "")
+    return Words(tuple(rare), by_distance[0] if counts else "", " ".join(pair), phrase and f'"{phrase}"')
 
 
 @dataclass

@@ -1,5 +1,5 @@
 -- Sends a number of requests, no fewer and no more, made of a file's lines: paths, or bodies for POST /chats in which
--- @N@ becomes the number of the request and @C@ that of a conversation that gets 20 messages. Then it says so and waits.
+-- @N@ becomes the number of the request, @C@ one of 256, and @S@ 0 or 1 in turn for each. Then it says so and waits.
 local method, total, lines, built, given, taken, answered = "GET", 0, {}, {}, 0, 0, 0
 local threads = {}
 
@@ -25,8 +25,8 @@ function request()
   if taken < given then taken = taken + 1 end -- wrk looks at a request before it begins
   local place = (taken - 1) % #lines + 1
   if method ~= "POST" then return built[place] end
-  local conversation = math.floor(taken / 5120) * 256 + taken % 256
-  return wrk.format(method, "/chats", nil, (lines[place]:gsub("@(%u)@", { N = taken, C = conversation })))
+  local values = { N = string.format("%06d", taken), C = taken % 256, S = math.floor(taken / 256) % 2 }
+  return wrk.format(method, "/chats", nil, (lines[place]:gsub("@(%u)@", values)))
 end
 
 local function finish()

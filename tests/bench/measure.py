@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from tests.bench import cpu
 from tests.bench.load import Failed, curl, wrk
-from tests.bench.operations import STREAMS, Operation, copy, doom
+from tests.bench.operations import STREAMS, Operation, copy, doom, existing
 from tests.bench.servers import Side
 
 WARM = 50, 3
 """How many requests come before those that count, of few messages and of many."""
+CONNECTIONS_OF_WORKER = 8
 AFTERMATH_S = 0.1
 """What a request leaves to do afterwards, notices say, counts too."""
 
@@ -46,6 +47,7 @@ class Bench:
     database: Sequence[int]
     folder: Path
     seconds: int
+    workers: int
     _rates: dict[tuple[str, str], float] = field(default_factory=dict)
     _runs: Iterator[int] = field(default_factory=lambda: iter(range(10**9)))
 
@@ -54,21 +56,29 @@ class Bench:
         """Both, the service first."""
         return [self.service, self.yardstick]
 
+    def warm(self, side: Side, operation: Operation) -> None:
+        """Sends an operation's first requests to a side, on so many connections that each of its processes has some."""
+        self.measure(side, operation, 1 if self.workers == 1 else CONNECTIONS_OF_WORKER * self.workers)
+
     def measure(self, side: Side, operation: Operation, connections: int) -> Sample:
         """Sends an operation's requests to a side: as many as take ``seconds`` at the rate of the last time.
 
         Their number is fixed, so that the CPU time is that of the requests that were counted.
         """
         run, rate = f"{next(self._runs)}", self._rates.get((side.name, operation.name))
-        count = max(round(rate * self.seconds), connections) if rate else WARM[operation.batch + operation.doomed > 100]
+        count = round(rate * self.seconds) if rate else WARM[operation.batch + operation.doomed > 100] * self.workers
+        count = max(count, connections)
         lines = doom(side, operation, count, run) if operation.doomed else operation.lines(side.get)
         lines = [line.replace("new-RUN-", f"new-{run}-") for line in lines]
+        before_them = existing(run) if operation.batch == 1 else []
+        if before_them:
+            side.store(before_them)
         side.database.execute("CHECKPOINT")
         before = self._cpu(side)
         result = wrk(side.url, side.key, operation.method, lines, self.folder, connections, count)
         time.sleep(AFTERMATH_S)
         after = self._cpu(side)
-        self._check(side, operation, count, run)
+        self._check(side, operation, len(before_them) + count * operation.batch, run)
         self._rates[side.name, operation.name] = count / result.seconds
         return Sample(
             (after.server - before.server) / count,
@@ -122,7 +132,7 @@ class Bench:
         database = sum(map(cpu.tree_us, self.database)) if self.database else float("nan")
         return Cpu(cpu.tree_us(side.process.pid), database)
 
-    def _check(self, side: Side, operation: Operation, count: int, run: str) -> None:
+    def _check(self, side: Side, operation: Operation, wanted: int, run: str) -> None:
         """Counts what a measurement stored, or left."""
         if operation.method == "GET":
             return
@@ -131,5 +141,5 @@ class Bench:
             " conversation_id LIKE %s)",
             [side.workspace_id, f"new-{run}-%", f"del-{run}-%"],
         ).fetchone()
-        if row != (count * operation.batch,):
-            raise Failed(f"{operation.name}: the {side.name} has {row} messages instead of {count * operation.batch}")
+        if row != (wanted,):
+            raise Failed(f"the {side.name} has {row} messages instead of {wanted}")

@@ -1,21 +1,26 @@
 """What is measured: the requests of each operation."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from itertools import islice
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
 import orjson
 
-from tests.bench.data import MESSAGES_EACH, Data, Message, Words
+from tests.bench.data import MESSAGES_EACH, SPAN, START, Data, Message, Words
 from tests.bench.load import Failed
 from tests.bench.servers import Side
 
 PAGE = 10
 READ_PATHS = 200
+EXISTING = 256
+"""How many conversations single messages go to."""
 STREAMS = {"stream ndjson": ("application/x-ndjson", "messages.ndjson"), "stream csv": ("text/csv", "messages.csv")}
 COPY = "copy"
+LATER = (START + SPAN).replace(tzinfo=None).isoformat()
 
 
 Ask = Callable[[str], dict[str, object]]
@@ -45,14 +50,19 @@ def operations(data: Data, words: Words, fresh: Callable[[], "list[Message]"]) -
     history = f"/users/{quote(data.sender, safe='')}/chats?"
     total = sum(data.sender in each.senders for each in data.conversations.values())
     deep = [max(total // PAGE // 2, 1), max(-(-total // PAGE), 1)]
+    senders = Counter(sender for each in data.conversations.values() for sender in each.senders)
+    rarest = sorted(senders, key=lambda sender: (senders[sender], sender))[:READ_PATHS]
     times = sorted(each.first for each in data.conversations.values())
     starts = [len(times) * tenths // 10 for tenths in (1, 5, 9)]
     width = max(len(times) // 50, 1)
-    ranges = [{"from": times[start].isoformat(), "to": times[start + width].isoformat()} for start in starts]
+    ends = [*times, max(each.last for each in data.conversations.values()) + timedelta(microseconds=1)]
+    last = len(times)
+    ranges = [(times[start].isoformat(), ends[min(start + width, last)].isoformat()) for start in starts]
     half = {"from": times[len(times) // 4].isoformat(), "to": times[len(times) * 3 // 4].isoformat()}
 
     def find(*queries: dict[str, str]) -> Callable[[Ask], list[str]]:
-        return lambda _: [f"/chats?{urlencode({**query, 'limit': str(PAGE)})}" for query in queries]
+        possible = [query for query in queries if all(query.values())]
+        return lambda _: [f"/chats?{urlencode({**query, 'limit': str(PAGE)})}" for query in possible]
 
     def by_cursor(ask: Ask) -> list[str]:
         pages = deep[0], max(deep[1] - 1, 1)
@@ -64,12 +74,13 @@ def operations(data: Data, words: Words, fresh: Callable[[], "list[Message]"]) -
         Operation("history first", lines=lambda _: [f"{history}page=1&limit={PAGE}"]),
         Operation("history deep", lines=lambda _: [f"{history}page={page}&limit={PAGE}" for page in deep]),
         Operation("history cursor", lines=by_cursor),
+        Operation("history cold", lines=lambda _: [f"/users/{quote(each, safe='')}/chats" for each in rarest]),
         Operation("search rare", lines=find(*({"q": word} for word in words.rare))),
         Operation("search common", lines=find({"q": words.common})),
         Operation("search two words", lines=find({"q": words.pair})),
         Operation("search phrase", lines=find({"q": words.phrase})),
-        Operation("date range", lines=find(*ranges)),
-        Operation("combined", lines=find({"user_id": data.sender, "q": words.pair.split()[0], **half})),
+        Operation("date range", lines=find(*({"from": start, "to": end} for start, end in ranges))),
+        Operation("combined", lines=find({"user_id": data.sender, "q": words.pair.partition(" ")[0], **half})),
         Operation("insert 1", "POST", lambda _: _bodies(fresh(), 1), batch=1),
         Operation("insert 100", "POST", lambda _: _bodies(fresh(), 100), batch=100),
         Operation("insert 1000", "POST", lambda _: _bodies(fresh(), 1_000), batch=1_000),
@@ -80,16 +91,36 @@ def operations(data: Data, words: Words, fresh: Callable[[], "list[Message]"]) -
 
 
 def _bodies(messages: list[Message], size: int) -> list[str]:
-    """Returns bodies whose conversations are new with each request, or get 20 messages if they come one by one."""
+    """Returns bodies whose conversations are new with each request, or ``existing`` if messages come one by one."""
     bodies = []
     for place in range(0, min(len(messages), 100 * size) - size + 1, size):
         batch = [message._asdict() for message in islice(messages, place, place + size)]
         for each, message in enumerate(batch):
-            message["conversation_id"] = "new-RUN-@C@" if size == 1 else f"new-RUN-@N@-{each // MESSAGES_EACH}"
-            message["message_id"] = "m-@N@" if size == 1 else f"m-{each}"
             message["message_content"] = message["message_content"].replace("@", " ")
+            if size > 1:
+                message |= {"conversation_id": f"new-RUN-@N@-{each // MESSAGES_EACH}", "message_id": f"m-{each}"}
+            else:
+                # The newest of its conversation every time, by one of its two senders, however many there are.
+                message |= {"conversation_id": "new-RUN-@C@", "message_id": "m-@N@", "timestamp": f"{LATER}.@N@Z"}
+                message |= {"user_id": "of-new-RUN-@C@-@S@", "user_type": "customer"}
         bodies.append(orjson.dumps(batch[0] if size == 1 else batch, option=orjson.OPT_UTC_Z).decode())
     return bodies
+
+
+def existing(run: str) -> list[dict[str, str]]:
+    """Returns the first messages, one of each sender, of the conversations that single messages go to."""
+    return [
+        {
+            "conversation_id": f"new-{run}-{number}",
+            "message_id": f"first-{sender}",
+            "user_id": f"of-new-{run}-{number}-{sender}",
+            "user_type": "customer",
+            "timestamp": f"{LATER}Z",
+            "message_content": "Hello.",
+        }
+        for number in range(EXISTING)
+        for sender in range(2)
+    ]
 
 
 def doom(side: Side, operation: Operation, count: int, run: str) -> list[str]:
@@ -130,9 +161,9 @@ def check(operation: Operation, sides: list[Side]) -> None:
         if one != other:
             differing = [name for name in one if one[name] != other.get(name)]
             shown = [{name: str(answer.get(name))[:1_000] for name in differing} for answer in (one, other)]
-            raise Failed(f"{operation.name}: {paths[0]} is answered differently: {shown}")
+            raise Failed(f"{paths[0]} is answered differently: {shown}")
         if not one.get("data", one.get("messages")):
-            raise Failed(f"{operation.name}: {paths[0]} finds nothing")
+            raise Failed(f"{paths[0]} finds nothing")
 
 
 def plain(answer: dict[str, object]) -> dict[str, object]:

@@ -80,7 +80,7 @@ def total(sample: Sample) -> float:
 
 def grids(found: Findings) -> list[Grid]:
     """Returns the tables: one for each amount of data, streams, growth, processes."""
-    sizes = list(dict.fromkeys([*(row.messages for row in found.rows), *(bulk.messages for bulk in found.bulks)]))
+    sizes = sorted({*(row.messages for row in found.rows), *(bulk.messages for bulk in found.bulks)})
     tables = [table for size in sizes for table in (_operations(found, size), _bulk(found, size)) if table.cells]
     if len(sizes) > 1:
         tables.append(_growth(found, sizes))
@@ -97,9 +97,9 @@ def _operations(found: Findings, size: int) -> Grid:
                 (
                     *(row.operation, str(row.connections)),
                     *(_us(ours.server_us), _us(ours.database_us), _us(bare.server_us), _us(bare.database_us)),
-                    f"{total(ours) / total(bare):.2f}",
+                    _ratio(total(ours), total(bare)),
                     *(_rate(ours.per_second), _rate(bare.per_second)),
-                    *(f"{ours.p50_ms:.1f}", f"{ours.p99_ms:.1f}", f"{ours.p99_ms / ours.p50_ms:.1f}"),
+                    *(f"{ours.p50_ms:.1f}", f"{ours.p99_ms:.1f}", _ratio(ours.p99_ms, ours.p50_ms, 1)),
                     _us(max(ours.client_us, bare.client_us)),
                 )
             )
@@ -115,7 +115,7 @@ def _bulk(found: Findings, size: int) -> Grid:
         cells.append(
             (
                 *(name, f"{sample.server_us:.1f}", f"{sample.database_us:.1f}", _rate(sample.per_second)),
-                *(f"{sample.per_second / copied.per_second:.2f}", f"{total(sample) / total(copied):.2f}"),
+                *(_ratio(sample.per_second, copied.per_second), _ratio(total(sample), total(copied))),
                 f"{sample.rss / MB:.0f}" if sample.rss else "",
             )
         )
@@ -130,8 +130,8 @@ def _growth(found: Findings, sizes: Sequence[int]) -> Grid:
     }
     cells: list[Sequence[str]] = []
     for operation, connections in dict.fromkeys((row.operation, row.connections) for row in found.rows):
-        own = [sums[operation, connections, size] for size in sizes if (operation, connections, size) in sums]
-        grown = [f"{own[-1][side] / own[0][side]:.2f}" for side in (0, 1)]
+        own = [sums.get((operation, connections, size), (math.nan, math.nan)) for size in sizes]
+        grown = [_ratio(own[-1][side], own[0][side]) for side in (0, 1)]
         cells.append((operation, str(connections), *(_us(ours) for ours, _ in own), *grown))
     columns = ("CPU µs of a request", "conn.", *(f"{size:,}" for size in sizes), "growth", "bare growth")
     return Grid("Growth", columns, cells)
@@ -139,6 +139,11 @@ def _growth(found: Findings, sizes: Sequence[int]) -> Grid:
 
 def _us(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:,.0f}"
+
+
+def _ratio(value: float, base: float, digits: int = 2) -> str:
+    """Returns a ratio, if there is one: CPU time is counted in steps of 10 ms."""
+    return "-" if math.isnan(value) or math.isnan(base) or not base else f"{value / base:.{digits}f}"
 
 
 def _rate(value: float) -> str:

@@ -1,7 +1,7 @@
 """A run on one amount of data: prepare, start, load, measure."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 import psycopg
 from rich.progress import Progress
 
+from app.db import APP_ROLE
 from tests.bench import cpu, servers
 from tests.bench.data import Data, Message, Words, choose_words, generate, read, write
 from tests.bench.load import Failed
@@ -53,6 +54,8 @@ class Run:
             return list(source(STREAM_ROWS, "new-"))
 
         self.data = write(counted(read(csv) if csv else source(size, "c-")), self.folder / "data", WORKSPACE)
+        if not self.data.messages:
+            raise Failed(f"{csv} has no messages.")
         self.progress.update(task, total=self.data.messages)
         self.fresh = write(source(STREAM_ROWS, "new-"), self.folder / "fresh", WORKSPACE)
         words = choose_words(read(csv)) if csv else Words()
@@ -72,12 +75,15 @@ class Run:
         for make in (servers.service, servers.yardstick):
             direct = stack.enter_context(servers.database(server, make.__name__))
             through = pooler + servers.path_of(direct) if pooler else direct
+            if pooler:
+                with psycopg.connect(server, autocommit=True) as connection:
+                    connection.execute(f"ALTER ROLE {APP_ROLE} LOGIN".encode())
             try:
                 sides.append(stack.enter_context(make(direct, through, self.folder, workers)))
             except Failed as error:
                 raise Failed(f"Through PgBouncer in transaction mode: {error}" if pooler else str(error)) from None
         postmaster = servers.postmaster(sides[0].database)
-        self.bench = Bench(sides[0], sides[1], [postmaster, *pids] if postmaster else [], self.folder, seconds)
+        self.bench = Bench(sides[0], sides[1], [postmaster, *pids] if postmaster else [], self.folder, seconds, workers)
 
     def load(self) -> None:
         """Stores the messages on both sides: the largest stream there is."""
@@ -107,42 +113,60 @@ class Run:
         for operation in runs:
             self._measure(operation, lambda text: self.progress.update(task, advance=1, description=text))
         if wanted:
-            bulks = {name: Bulk(self.data.messages, name, []) for name in streams}
-            for _ in range(self.rounds):
-                for name, stream in streams.items():
-                    self.progress.update(task, description=name)
-                    bulks[name].samples.append(stream())
-                    self.progress.advance(task)
-            self.found.bulks += bulks.values()
+            with self._told("streams"):
+                self._stream(streams, lambda text: self.progress.update(task, advance=1, description=text))
         self._look_at_processes()
 
     def _possible(self, operation: Operation) -> bool:
-        """Says whether both sides have it: a history need not give cursors."""
-        return operation.method != "GET" or all(operation.lines(side.get) for side in self.bench.sides)
+        """Says whether there is something to send to both: a history need not give cursors, nor a file a batch."""
+        with self._told(operation.name):
+            if operation.doomed or all(operation.lines(side.get) for side in self.bench.sides):
+                return True
+            self.progress.console.print(f"{operation.name} is left out: the data has nothing to send for it.")
+        return False
+
+    @contextmanager
+    def _told(self, what: str) -> Iterator[None]:
+        """Keeps a failure, so that the others' figures are not lost with it."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001
+            said = str(error) if isinstance(error, Failed) else f"{type(error).__name__}: {error}"
+            self.found.failures.append(f"{self.data.messages:,} messages, {what}: {said}")
 
     def _measure(self, operation: Operation, tell: Callable[[str], None]) -> None:
-        bench = self.bench
-        try:
+        bench, rows = self.bench, list[Row]()
+        with self._told(operation.name):
             if operation.method == "GET":
                 check(operation, bench.sides)
             for side in bench.sides:
-                bench.measure(side, operation, connections=1)
-        except Failed as error:
-            self.found.failures.append(str(error))
-            return
-        for connections in self.connections:
-            row = Row(self.data.messages, operation.name, connections, [], [])
-            try:
+                bench.warm(side, operation)
+            rows = [Row(self.data.messages, operation.name, each, [], []) for each in self.connections]
+        for row in rows:
+            name = f"{operation.name}, {row.connections} connections"
+            with self._told(name):
                 for _ in range(self.rounds):
                     for side, samples in zip(bench.sides, (row.service, row.yardstick), strict=True):
-                        tell(f"{operation.name}, {connections} connections")
-                        samples.append(bench.measure(side, operation, connections))
+                        tell(name)
+                        samples.append(bench.measure(side, operation, row.connections))
                 self.found.rows.append(row)
-            except Failed as error:
-                self.found.failures.append(f"{operation.name}, {connections} connections: {error}")
-            if operation.method != "GET":
-                for side in bench.sides:
-                    bench.clean(side)
+            self._clean(operation)
+        if not rows:
+            self._clean(operation)
+
+    def _clean(self, operation: Operation) -> None:
+        if operation.method != "GET":
+            with self._told(f"{operation.name}, afterwards"):
+                for side in self.bench.sides:
+                    self.bench.clean(side)
+
+    def _stream(self, streams: dict[str, Callable[[], Sample]], tell: Callable[[str], None]) -> None:
+        bulks = {name: Bulk(self.data.messages, name, []) for name in streams}
+        for _ in range(self.rounds):
+            for name, stream in streams.items():
+                tell(name)
+                bulks[name].samples.append(stream())
+        self.found.bulks += bulks.values()
 
     def _streaming(self, name: str) -> Callable[[], Sample]:
         def run() -> Sample:

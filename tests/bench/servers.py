@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pwd
+import re
 import secrets
 import shutil
 import socket
@@ -12,13 +13,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 import httpx
 import psutil
 import psycopg
 
+from app.db import APP_ROLE
 from app.embedded import embedded_server
 from app.settings import ROOT, Settings
 from tests.bench.load import Failed
@@ -49,6 +52,14 @@ class Side:
             raise Failed(f"{self.name}: GET {path}: {answer.status_code} {answer.text}")
         found: dict[str, object] = answer.json()
         return found
+
+    def store(self, messages: list[dict[str, str]]) -> None:
+        """Stores messages."""
+        answer = httpx.post(
+            f"{self.url}/chats", json=messages, headers={"Authorization": f"Bearer {self.key}"}, timeout=30
+        )
+        if answer.status_code != 201:
+            raise Failed(f"{self.name}: POST /chats: {answer.status_code} {answer.text}")
 
 
 @contextmanager
@@ -114,10 +125,12 @@ def service(url: str, through: str, folder: Path, workers: int) -> Iterator[Side
 @contextmanager
 def yardstick(url: str, through: str, folder: Path, workers: int) -> Iterator[Side]:
     """Runs the yardstick on a database."""
+    cache = "100" if through == url or keeps_statements() else "0"
     environment = {
         "DATABASE_URL": through,
         "POOL_SIZE": str(POOL_SIZE),
-        "STATEMENT_CACHE_SIZE": "100" if through == url else "0",
+        "STATEMENT_CACHE_SIZE": cache,
+        "POOLED": "" if through == url else "1",
     }
     command = [sys.executable, "-m", "uvicorn", "--factory", "tests.bench.yardstick:create", "--loop", "uvloop"]
     command += ["--http", "httptools", "--no-access-log", "--no-server-header", "--no-date-header"]
@@ -131,38 +144,46 @@ def yardstick(url: str, through: str, folder: Path, workers: int) -> Iterator[Si
 
 @contextmanager
 def pgbouncer(server: str, folder: Path) -> Iterator[tuple[str, int]]:
-    """Runs PgBouncer in transaction mode before a server; yields the server's URL through it, and its process."""
+    """Runs PgBouncer in transaction mode before the benchmark's own PostgreSQL, all as the service's role.
+
+    Yields the server's URL through it, and its process.
+    """
     if shutil.which("pgbouncer") is None:
         raise Failed("pgbouncer is missing: install the package pgbouncer of Debian, Ubuntu or Homebrew.")
-    place, query = urlsplit(server), parse_qs(urlsplit(server).query)
-    user, password = place.username or "postgres", place.password or ""
-    host, port = query.get("host", [place.hostname or ""])[0], place.port or int(query.get("port", ["5432"])[0])
-    (folder / "users").write_text(f'"{user}" "{password}"\n')
+    host = parse_qs(urlsplit(server).query)["host"][0]
     listening = free_port()
     settings = {
         "pool_mode": "transaction",
         "listen_addr": "127.0.0.1",
         "listen_port": listening,
         "unix_socket_dir": "",
-        "auth_type": "plain" if password else "trust",
-        "auth_file": folder / "users",
+        "auth_type": "any",
         "logfile": folder / "pgbouncer.log",
         "default_pool_size": 2 * POOL_SIZE,
         "max_client_conn": 1_000,
+        **({"max_prepared_statements": 200} if keeps_statements() else {}),
     }
     lines = "\n".join(f"{name} = {value}" for name, value in settings.items())
     file = folder / "pgbouncer.ini"
-    file.write_text(f"[databases]\n* = host={host} port={port}\n[pgbouncer]\n{lines}\n")
+    file.write_text(f"[databases]\n* = host={host} user={APP_ROLE}\n[pgbouncer]\n{lines}\n")
     command = ["pgbouncer", "-q", str(file)]
     if os.getuid() == 0:  # which it refuses to be
-        name = pwd.getpwuid((folder / "pg").stat().st_uid).pw_name if (folder / "pg").exists() else "nobody"
+        name = pwd.getpwuid((folder / "pg").stat().st_uid).pw_name
         command += ["-u", name]
         (folder / "pgbouncer.log").touch()
-        for each in (folder / "pgbouncer.log", folder / "users", file):
+        for each in (folder / "pgbouncer.log", file):
             os.chown(each, pwd.getpwnam(name).pw_uid, -1)
         folder.chmod(0o755)
     with _stopped(subprocess.Popen(command, stderr=subprocess.DEVNULL)) as process:
-        yield f"postgresql://{quote(user)}:{quote(password)}@127.0.0.1:{listening}", process.pid
+        yield f"postgresql://{APP_ROLE}@127.0.0.1:{listening}", process.pid
+
+
+@cache
+def keeps_statements() -> bool:
+    """Says whether PgBouncer can keep prepared statements for its clients, as it does since 1.21."""
+    said = subprocess.run(["pgbouncer", "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"(\d+)\.(\d+)", said)
+    return found is not None and tuple(map(int, found.groups())) >= (1, 21)
 
 
 def free_port() -> int:

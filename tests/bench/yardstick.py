@@ -4,7 +4,7 @@ It authenticates, limits, encrypts, validates and audits nothing, and takes mess
 service with all of that is compared with. ``to`` bounds a conversation's last message, which one index knows, where the
 service's bounds the first: the same unless conversations overlap.
 
-``DATABASE_URL``, ``POOL_SIZE`` and ``STATEMENT_CACHE_SIZE`` configure it.
+``DATABASE_URL``, ``POOL_SIZE``, ``STATEMENT_CACHE_SIZE`` and ``POOLED`` configure it.
 """
 
 import base64
@@ -31,8 +31,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 class Yardstick:
     """The application; ``open`` and ``close`` are its lifespan."""
 
-    def __init__(self, url: str, pool_size: int, statement_cache_size: int) -> None:
-        self._url, self._pool_size, self._cache = url, pool_size, statement_cache_size
+    def __init__(self, url: str, pool_size: int, statement_cache_size: int, *, pooled: bool = False) -> None:
+        self._url, self._pool_size, self._cache, self._pooled = url, pool_size, statement_cache_size, pooled
         self._common: dict[str, bool] = {}
 
     async def open(self) -> None:
@@ -48,7 +48,7 @@ class Yardstick:
             statement_cache_size=self._cache,
             max_inactive_connection_lifetime=0,
             reset=keep,
-            server_settings=SESSION if self._cache else None,
+            server_settings=None if self._pooled else SESSION,
         )
 
     async def close(self) -> None:
@@ -241,4 +241,5 @@ async def _body(receive: Receive) -> bytes:
 
 def create() -> Yardstick:
     """Returns the application that the environment configures."""
-    return Yardstick(os.environ["DATABASE_URL"], int(os.environ["POOL_SIZE"]), int(os.environ["STATEMENT_CACHE_SIZE"]))
+    sizes = int(os.environ["POOL_SIZE"]), int(os.environ["STATEMENT_CACHE_SIZE"])
+    return Yardstick(os.environ["DATABASE_URL"], *sizes, pooled=bool(os.environ["POOLED"]))

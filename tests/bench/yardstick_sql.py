@@ -1,4 +1,8 @@
-"""The yardstick's statements: each operation is one, on the service's tables, with texts as they are."""
+"""The yardstick's statements, on the service's tables, with texts as they are.
+
+An operation is one, but a page by number counts first, a batch aligns the conversations that it adds to, a deletion by
+filter looks before it deletes, and the first search for some words asks for an estimate.
+"""
 
 # A message for a conversation that mostly exists: the other participants' times are kept by the same statement.
 INSERT_ONE = """
