@@ -40,7 +40,9 @@ def main(
     seconds: Annotated[int, typer.Option(min=1, max=60, help="Of each measurement.")] = 3,
     rounds: Annotated[int, typer.Option(min=1, help="Measurements; their medians are shown.")] = 3,
     workers: Annotated[int, typer.Option(min=1, help="Processes of each server.")] = 1,
-    pgbouncer: Annotated[bool, typer.Option("--pgbouncer", help="In transaction mode, before PostgreSQL.")] = False,
+    pgbouncer: Annotated[
+        bool, typer.Option("--pgbouncer", help="In transaction mode, before PostgreSQL, unless that is your own.")
+    ] = False,
     folder: Annotated[Path | None, typer.Option("--out", file_okay=False, help="For bench.md and bench.json.")] = None,
     database_url: Annotated[str | None, typer.Option(help="A superuser's, of your own PostgreSQL.")] = None,
 ) -> None:

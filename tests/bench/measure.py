@@ -105,7 +105,7 @@ class Bench:
         time.sleep(AFTERMATH_S)
         after = self._cpu(side)
         if answer["stored"] != rows:
-            raise Failed(f"{name}: {answer} instead of {rows}")
+            raise Failed(f"{answer} instead of {rows}")
         used = (after.server - before.server) / rows, (after.database - before.database) / rows
         return Sample(*used, 0.0, rows / seconds, rss=largest)
 

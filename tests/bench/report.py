@@ -111,7 +111,9 @@ def _bulk(found: Findings, size: int) -> Grid:
     bulks = {bulk.operation: middle(bulk.samples) for bulk in found.bulks if bulk.messages == size}
     cells: list[Sequence[str]] = []
     for name, sample in bulks.items():
-        copied = bulks["load copy" if name.startswith("load") else "copy"]
+        copied = bulks.get(
+            "load copy" if name.startswith("load") else "copy", Sample(math.nan, math.nan, math.nan, math.nan)
+        )
         cells.append(
             (
                 *(name, f"{sample.server_us:.1f}", f"{sample.database_us:.1f}", _rate(sample.per_second)),

@@ -113,8 +113,7 @@ class Run:
         for operation in runs:
             self._measure(operation, lambda text: self.progress.update(task, advance=1, description=text))
         if wanted:
-            with self._told("streams"):
-                self._stream(streams, lambda text: self.progress.update(task, advance=1, description=text))
+            self._stream(streams, lambda text: self.progress.update(task, advance=1, description=text))
         self._look_at_processes()
 
     def _possible(self, operation: Operation) -> bool:
@@ -165,15 +164,17 @@ class Run:
         for _ in range(self.rounds):
             for name, stream in streams.items():
                 tell(name)
-                bulks[name].samples.append(stream())
-        self.found.bulks += bulks.values()
+                with self._told(name):
+                    bulks[name].samples.append(stream())
+        self.found.bulks += (each for each in bulks.values() if each.samples)
 
     def _streaming(self, name: str) -> Callable[[], Sample]:
         def run() -> Sample:
             rows, folder = self.fresh.messages, self.fresh.folder
-            sample = self.bench.copy(folder, rows) if name == COPY else self.bench.stream(name, folder, rows)
-            self.bench.clean(self.bench.yardstick if name == COPY else self.bench.service)
-            return sample
+            try:
+                return self.bench.copy(folder, rows) if name == COPY else self.bench.stream(name, folder, rows)
+            finally:
+                self.bench.clean(self.bench.yardstick if name == COPY else self.bench.service)
 
         return run
 
