@@ -81,8 +81,9 @@ class SearchService:
         async with self._db.read() as unit:
             places = self._places.get(criteria)
             if places is None:
-                places = Places(await unit.search.count(criteria), [])
-                if places.total >= KEPT or query.page * query.limit > STEP:
+                deep = query.page * query.limit > STEP
+                places = Places(KEPT if deep else await unit.search.count(criteria), [])
+                if places.total >= KEPT:
                     places = await unit.search.places(criteria, STEP)
                 if KEPT <= places.total < KEPT_AT_MOST:
                     self._places[criteria] = places
