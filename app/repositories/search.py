@@ -52,7 +52,14 @@ _SNIPPETS = rf"""
 
 
 FEW = {"q": 500, "keyword": 500}
-"""How many hits are looked at one by one, by the planner's estimate; more are met soon on a walk through time."""
+"""How many hits are looked at one by one, by the planner's estimate, however many rows there are."""
+
+SELDOM = {"q": 0.002, "keyword": 0.01}
+"""Of which share of the rows all hits are looked at; what is more frequent is met soon on a walk through time. For what
+it has not counted, the planner has one estimate, which grows with the table."""
+
+_SIZE = "SELECT reltuples FROM pg_class WHERE oid = $1::text::regclass"
+_TABLES = {"q": "messages", "keyword": "conversations"}
 
 _PAGE = PAGE_SIZE + 1 + STEP  # a constant, so that the planner knows that the order of an index is worth it
 
@@ -135,11 +142,15 @@ class SearchRepository:
         if not estimates:
             return await fetch(by_time(given, _PAGE if "limit" in given else None))
         rarest = min(estimates, key=lambda name: estimates[name])
-        if estimates[rarest] > FEW[rarest]:
+        if estimates[rarest] > FEW[rarest] and await self._is_common(rarest, estimates[rarest]):
             rows = await fetch(by_walk(given, WALKED))
             if not any(row["beyond"] for row in rows):
                 return rows
         return await fetch(by_hits(given, rarest))
+
+    async def _is_common(self, sought: str, hits: int) -> bool:
+        size: float = await self._driver.fetchval(_SIZE, _TABLES[sought])
+        return hits > size * SELDOM[sought]
 
     async def _estimate(self, sought: str, named: dict[str, object]) -> int:
         sql, values = bind(planned_rows(sought), named)

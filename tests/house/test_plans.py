@@ -147,6 +147,7 @@ async def requests(workspace: Workspace, ear: Ear, monkeypatch: pytest.MonkeyPat
     heard: Heard = {}
     for name, case in READS.items():
         monkeypatch.setattr(search, "FEW", case.few)
+        monkeypatch.setattr(search, "SELDOM", COMMON)
         answer = await workspace.viewer.get(case.path, params=case.params)
         assert answer.status_code == 200, answer.text
         heard[name] = ear.statements(), case.indexes

@@ -56,6 +56,7 @@ async def test_pages_of_a_long_history_begin_where_it_is_remembered(
     monkeypatch.setattr(search, "STEP", 3)
     expected = await fill(workspace, 23)
     monkeypatch.setattr(repository, "FEW", {"q": -1})
+    monkeypatch.setattr(repository, "SELDOM", {"q": -1})
     for limit, walked in ((1, 0), (2, 0), (3, 20), (5, 40), (10, 10_000)):
         monkeypatch.setattr(repository, "WALKED", walked)
         for params in ({}, {"q": "parcel"}, {"to": "2026-12-01T00:00:00Z"}):

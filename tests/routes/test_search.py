@@ -115,6 +115,7 @@ async def test_every_filter_and_every_pair_find_what_a_plain_model_finds(
                 expected = model.find(choice)
                 few, walked = chance.choice(WAYS)
                 monkeypatch.setattr(search, "FEW", few)
+                monkeypatch.setattr(search, "SELDOM", {"q": -1, "keyword": -1})
                 monkeypatch.setattr(search, "WALKED", walked)
                 assert await everything(workspace, {**choice, "limit": chance.choice([3, 100])}) == expected, choice
                 if user := choice.pop("user_id", None):
