@@ -1,8 +1,10 @@
 """The worker: takes jobs from the queue and carries them on."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import timedelta
+from typing import NamedTuple
 
 import asyncpg
 import orjson
@@ -26,11 +28,34 @@ RETRY = timedelta(seconds=2)
 _log = structlog.get_logger(__name__)
 
 
+class Chore(NamedTuple):
+    """What every worker sees to again and again; several may do so at the same time."""
+
+    name: str
+    every_s: float
+    run: Callable[[Services, asyncio.Event], Awaitable[None]]
+
+
+CHORES: tuple[Chore, ...] = ()
+
+
 async def work(services: Services, stopping: asyncio.Event) -> None:
     """Works until it is to stop."""
     async with asyncio.TaskGroup() as places:
         for entrypoint in (ENTRYPOINT, ENTRYPOINT_FEW):
             places.create_task(_work(entrypoint, services, stopping))
+        for chore in CHORES:
+            places.create_task(_see_to(chore, services, stopping))
+
+
+async def _see_to(chore: Chore, services: Services, stopping: asyncio.Event) -> None:
+    while not stopping.is_set():
+        try:
+            await chore.run(services, stopping)
+        except Exception as error:  # noqa: BLE001 — its text may hold anything, and the other work goes on
+            _log.warning("chore_failed", chore=chore.name, error=type(error).__name__)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), chore.every_s)
 
 
 async def _work(entrypoint: str, services: Services, stopping: asyncio.Event) -> None:
