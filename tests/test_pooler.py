@@ -96,7 +96,7 @@ async def test_connections_share_fewer_sessions(
 ) -> None:
     program = shutil.which("pgbouncer") or ""
     with pgbouncer(program, database, APP_ROLE, tmp_path) as url:
-        settings = settings.model_copy(update={"database_url": SecretStr(url)})
+        settings = settings.model_copy(update={"database_url": SecretStr(url), "database_pool_size": ROOMS})
         async with build(settings, url) as services:
             app = create_app(lambda: nullcontext(services))
             async with app.router.lifespan_context(app), open_workspace(app, services, "ours") as workspace:
