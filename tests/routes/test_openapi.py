@@ -39,7 +39,7 @@ def served(settings: Settings) -> Iterator[tuple[str, str]]:
 
 def test_schemathesis_finds_nothing(served: tuple[str, str], tmp_path: Path) -> None:
     url, key = served
-    options = ["--seed=1", "--max-examples=25", "--no-color", "--generation-database=none"]
+    options = ["--seed=1", "--max-examples=10", "--no-color", "--generation-database=none"]
     found = subprocess.run(
         [
             sys.executable,
