@@ -143,12 +143,19 @@ def _line(item: Item) -> str:
 
 def _insights(insights: Insights) -> Panel:
     outcome, feeling = insights.outcome, insights.sentiment
-    return _panel(
-        "Insights",
+    lines = [
         f"[bold]sentiment[/] {feeling.label} ({feeling.score:+.2f}), confidence {feeling.confidence:.0%}",
         f"[bold]outcome[/] {outcome.label}, confidence {outcome.confidence:.0%}: {escape(outcome.reason)}",
         f"[bold]resolution[/] {escape(insights.resolution)}",
-    )
+    ]
+    if effort := insights.customer_effort:
+        lines.append(f"[bold]customer effort[/] {effort.label} ({effort.score:.2f}): {escape(effort.reason)}")
+    if risk := insights.escalation_risk:
+        reasons = " ".join(reason.text for reason in risk.reasons)
+        lines.append(f"[bold]escalation risk[/] {risk.label} ({risk.score:.2f}) {escape(reasons)}")
+    if insights.topics:
+        lines.append(f"[bold]topics[/] {escape(', '.join(insights.topics))}")
+    return _panel("Insights", *lines)
 
 
 def _panel(title: str, *content: RenderableType) -> Panel:

@@ -225,8 +225,13 @@ def _facts(text: str) -> Iterator[str]:
 
 def _evidence_hits(dialogue: Dialogue, draft: SummaryDraft, insights: InsightsDraft) -> Iterator[bool]:
     texts = {turn.message_id: turn.text for turn in dialogue.turns}
-    items: list[DraftItem] = [*draft.action_items, *draft.decisions, *draft.questions]
-    for quotes in (insights.outcome.evidence, *(item.evidence for item in items)):
+    items: list[DraftItem] = [
+        *draft.action_items,
+        *draft.decisions,
+        *draft.questions,
+        *insights.escalation_risk.reasons,
+    ]
+    for quotes in (insights.outcome.evidence, insights.customer_effort.evidence, *(item.evidence for item in items)):
         yield from (quote.quote in texts.get(quote.message_id, "") for quote in quotes)
 
 

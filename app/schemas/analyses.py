@@ -6,7 +6,7 @@ from pydantic import Field, StrictBool
 
 from app.schemas import examples
 from app.schemas.base import Id, Schema, Timestamp, example
-from app.schemas.enums import Outcome, QuestionStatus, Sentiment, UserType
+from app.schemas.enums import Level, Outcome, QuestionStatus, Sentiment, UserType
 
 
 class AnalysisRequest(Schema):
@@ -161,6 +161,24 @@ class OutcomeInsight(Schema):
     verified: bool
 
 
+class CustomerEffort(Schema):
+    """How much work it was for the customer, and where it shows; the score runs from 0 to 1."""
+
+    label: Level
+    score: float
+    reason: str
+    evidence: list[Evidence]
+    verified: bool
+
+
+class EscalationRisk(Schema):
+    """How likely the customer is to take the matter further, and each sign of it; the score runs from 0 to 1."""
+
+    label: Level
+    score: float
+    reasons: list[Item]
+
+
 class Keyword(Schema):
     """A keyword and its weight from 0 to 1."""
 
@@ -168,11 +186,17 @@ class Keyword(Schema):
     score: float
 
 
+_OLD = "Null in insights that were made before the service told it; `force` makes them anew."
+
+
 class InsightsBody(Schema):
     """What insights say."""
 
     sentiment: SentimentInsight
     outcome: OutcomeInsight
+    customer_effort: Annotated[CustomerEffort | None, Field(description=_OLD)] = None
+    escalation_risk: Annotated[EscalationRisk | None, Field(description=_OLD)] = None
+    topics: Annotated[list[str] | None, Field(description=f"What it is about, in a few short phrases. {_OLD}")] = None
     keywords: list[Keyword]
     resolution: str
 

@@ -10,7 +10,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from app.schemas.enums import Outcome, QuestionStatus, Sentiment, UserType
+from app.schemas.enums import Level, Outcome, QuestionStatus, Sentiment, UserType
 
 Sentence = Annotated[str, Field(max_length=2_000)]
 Word = Annotated[str, Field(min_length=1, max_length=100)]
@@ -128,6 +128,23 @@ class DraftOutcome(Draft):
     evidence: Annotated[list[Quote], Field(max_length=20)]
 
 
+class DraftEffort(Draft):
+    """How much work it was for the customer, from 0 to 1, why, and where it shows."""
+
+    label: Level
+    score: Confidence
+    reason: Sentence
+    evidence: Annotated[list[Quote], Field(max_length=20)]
+
+
+class DraftEscalation(Draft):
+    """How likely the customer is to take the matter further, from 0 to 1; each sign of it is a reason."""
+
+    label: Level
+    score: Confidence
+    reasons: Annotated[list[DraftItem], Field(max_length=20)]
+
+
 class ScoredKeyword(Draft):
     """A word or phrase and its weight from 0 to 1."""
 
@@ -140,5 +157,8 @@ class InsightsDraft(Draft):
 
     sentiment: DraftSentiment
     outcome: DraftOutcome
+    customer_effort: DraftEffort
+    escalation_risk: DraftEscalation
+    topics: Annotated[list[Word], Field(max_length=20)]
     keywords: Annotated[list[ScoredKeyword], Field(max_length=50)]
     resolution: Sentence

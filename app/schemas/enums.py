@@ -36,6 +36,14 @@ class Outcome(StrEnum):
     CURIOUS = "curious"
 
 
+class Level(StrEnum):
+    """How much of something there is."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
 class QuestionStatus(StrEnum):
     """Whether a question got its answer in the conversation."""
 

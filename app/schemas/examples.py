@@ -137,6 +137,25 @@ INSIGHTS: dict[str, Any] = {
         "evidence": _REFUNDED,
         "verified": True,
     },
+    "customer_effort": {
+        "label": "low",
+        "score": 0.0,
+        "reason": "Nothing shows that it took the customer more than asking.",
+        "evidence": [],
+        "verified": False,
+    },
+    "escalation_risk": {
+        "label": "medium",
+        "score": 0.3,
+        "reasons": [
+            {
+                "text": "The customer is angry.",
+                "evidence": [{"message_id": "m-1", "quote": "This is unacceptable."}],
+                "verified": True,
+            }
+        ],
+    },
+    "topics": ["parcel", "refund"],
     "keywords": [{"text": "refund", "score": 1.0}],
     "resolution": "The matter was settled.",
     **_ANALYSIS,

@@ -8,6 +8,8 @@ from app.schemas.analyses import (
     ActionItem,
     Change,
     Changes,
+    CustomerEffort,
+    EscalationRisk,
     Evidence,
     InsightsBody,
     Item,
@@ -65,7 +67,11 @@ def checked_summary(draft: SummaryDraft, turns: Sequence[Turn]) -> SummaryBody:
 
 def checked_insights(draft: InsightsDraft, turns: Sequence[Turn]) -> InsightsBody:
     """Returns insights about senders and messages that exist, each once and in their order."""
-    evidence, verified = check_quotes(draft.outcome.evidence, {turn.message_id: normalize(turn.text) for turn in turns})
+    texts = {turn.message_id: normalize(turn.text) for turn in turns}
+    known: dict[tuple[str, str], bool] = {}
+    evidence, verified = check_quotes(draft.outcome.evidence, texts, known)
+    effort, risk = draft.customer_effort, draft.escalation_risk
+    shown, shows = check_quotes(effort.evidence, texts, known)
     feeling = draft.sentiment
     senders = {turn.user_id: turn.user_type for turn in turns}
     by_sender = {sender.user_id: sender for sender in feeling.by_participant}
@@ -93,6 +99,15 @@ def checked_insights(draft: InsightsDraft, turns: Sequence[Turn]) -> InsightsBod
             evidence=evidence,
             verified=verified,
         ),
+        customer_effort=CustomerEffort(
+            label=effort.label, score=effort.score, reason=effort.reason, evidence=shown, verified=shows
+        ),
+        escalation_risk=EscalationRisk(
+            label=risk.label,
+            score=risk.score,
+            reasons=[Item(**_stated(reason, texts, known)) for reason in risk.reasons],
+        ),
+        topics=list(dict.fromkeys(draft.topics)),
         keywords=[Keyword(text=keyword.text, score=keyword.score) for keyword in draft.keywords],
         resolution=draft.resolution,
     )

@@ -12,7 +12,7 @@ from app.llm.local.engine import analyze, summarize
 from app.llm.local.summary import EMPTY
 from app.llm.local.trim import trim
 from app.schemas.drafts import InsightsDraft, SummaryDraft, Turn
-from app.schemas.enums import Outcome, QuestionStatus, Sentiment, UserType
+from app.schemas.enums import Level, Outcome, QuestionStatus, Sentiment, UserType
 
 DATA = Path(__file__).parents[2] / "data"
 START = datetime(2024, 5, 1, 9, tzinfo=UTC)
@@ -102,6 +102,8 @@ def facts(text: str) -> set[str]:
 def quotes(draft: SummaryDraft, insights: InsightsDraft) -> Iterable[tuple[str, str]]:
     for evidence in (
         insights.outcome.evidence,
+        insights.customer_effort.evidence,
+        *(reason.evidence for reason in insights.escalation_risk.reasons),
         *(item.evidence for item in draft.action_items),
         *(item.evidence for item in draft.decisions),
         *(item.evidence for item in draft.questions),
@@ -277,6 +279,86 @@ def test_outcome(lines: list[str], label: Outcome) -> None:
     assert outcome.label is label
     assert summarize(turns).outcome is label
     assert outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("lines", "label", "reason"),
+    [
+        (["c: Please book a room.", "a: It is booked.", "c: Thanks!"], Level.LOW, "Nothing shows"),
+        (["c: My name is already on the list."], Level.LOW, "Nothing shows"),
+        (["c: I emailed you twice about this invoice."], Level.MEDIUM, "had asked before"),
+        (["c: Nobody ever replies to me."], Level.MEDIUM, "had asked before"),
+        (["c: Ive been waiting for over 3 hours.", "a: I will transfer you to billing."], Level.MEDIUM, "waited long"),
+        (["c: I was passed from one to another.", "c: As I said, it is lost."], Level.MEDIUM, "passed on"),
+        (["c: It still doesn't work.", "c: That did not help.", "c: Same error."], Level.MEDIUM, "did not help"),
+        (
+            ["c: This is the third time.", "c: I've been on hold for 2 hours.", "a: Try again."] + ["c: No luck."] * 2,
+            Level.HIGH,
+            "had asked before. The customer waited long. What the customer tried did not help.",
+        ),
+    ],
+)
+def test_customer_effort(lines: list[str], label: Level, reason: str) -> None:
+    effort = analyze(chat(*lines)).customer_effort
+    assert effort.label is label
+    assert reason in effort.reason
+    assert bool(effort.evidence) == (label is not Level.LOW)
+
+
+def test_many_steps_are_an_effort_however_politely_asked_for() -> None:
+    step = ["a: Please restart the router and press the button.", "c: I pressed the button and the light is green."]
+    assert analyze(chat("c: My wifi is down.", *step)).customer_effort.label is Level.LOW
+    effort = analyze(chat("c: My wifi is down.", *step * 8)).customer_effort
+    assert effort.label is Level.MEDIUM
+    assert effort.reason == "The agent asked the customer to do several things."
+    assert "many messages" in analyze(chat("c: My wifi is down.", *step * 12)).customer_effort.reason
+
+
+@pytest.mark.parametrize(
+    ("lines", "label", "reasons"),
+    [
+        (["c: What time do you open?", "a: At nine."], Level.LOW, []),
+        (["c: I want to speak to a supervisor."], Level.HIGH, ["asks for somebody above"]),
+        (["c: My lawyer will be in touch."], Level.HIGH, ["legal steps"]),
+        (["c: Then I'll cancel my subscription."], Level.MEDIUM, ["wants to leave"]),
+        (["c: I will never shop with you again."], Level.MEDIUM, ["wants to leave"]),
+        (["c: Expect a one-star review."], Level.MEDIUM, ["making it public"]),
+        (["c: I have asked three times now."], Level.MEDIUM, ["had asked before"]),
+        (["c: This is ridiculous."], Level.MEDIUM, ["angry"]),
+        (["c: My card is lost.", "a: I have escalated this to our fraud team."], Level.MEDIUM, ["passes it on"]),
+        (["c: This is a joke, I am switching to another provider."], Level.HIGH, ["wants to leave", "angry"]),
+        (["c: I don't want to cancel my subscription."], Level.LOW, []),
+        (["c: Please cancel my booking and cancel the taxi."], Level.LOW, []),
+        (["c: The Device Manager and the task manager are open."], Level.LOW, []),
+        (["a: My lawyer is my manager, this is ridiculous."], Level.LOW, []),
+    ],
+)
+def test_escalation_risk(lines: list[str], label: Level, reasons: list[str]) -> None:
+    risk = analyze(chat(*lines)).escalation_risk
+    assert risk.label is label
+    assert len(risk.reasons) == len(reasons)
+    for wanted, reason in zip(reasons, risk.reasons, strict=True):
+        assert wanted in reason.text
+        assert reason.evidence
+
+
+def test_who_was_content_in_the_end_is_less_of_a_risk() -> None:
+    angry = ["c: I want to speak to a supervisor.", "a: I have refunded 20 dollars to your card."]
+    assert analyze(chat(*angry)).escalation_risk.label is Level.HIGH
+    calmed = analyze(chat(*angry, "c: Perfect, thank you!")).escalation_risk
+    assert (calmed.label, len(calmed.reasons)) == (Level.MEDIUM, 1)
+
+
+def test_topics_are_phrases_of_the_chat_that_share_no_word() -> None:
+    assert {"delivery address", "magazine subscription"} <= set(analyze(TWO_ISSUES).topics)
+    assert analyze(BROKEN_KETTLE).topics[0] == "kettle"
+    assert analyze(chat("c: Hello?", "a: Hi Cora, my name is Adam.")).topics == []
+    for turns in EVERYTHING:
+        topics = analyze(turns).topics
+        words = [word for topic in topics for word in topic.split()]
+        assert len(topics) <= 5
+        assert len(words) == len(set(words))
+        assert all(len(topic) <= 100 for topic in topics)
 
 
 def test_a_question_is_answered_by_the_other_side() -> None:

@@ -51,6 +51,8 @@ def test_valid_answers_are_taken_as_they_are() -> None:
 
 
 FEELING: Any = insights_answer()["sentiment"]
+EFFORT: Any = insights_answer()["customer_effort"]
+RISK: Any = insights_answer()["escalation_risk"]
 QUOTE = {"message_id": "m", "quote": "q"}
 
 
@@ -73,6 +75,24 @@ QUOTE = {"message_id": "m", "quote": "q"}
         (INSIGHTS, json.dumps(insights_answer(sentiment={**FEELING, "score": 1.01})), "invalid_answer"),
         (INSIGHTS, json.dumps(insights_answer(sentiment={**FEELING, "score": float("nan")})), "invalid_answer"),
         (INSIGHTS, json.dumps(insights_answer(keywords=[{"text": "x", "score": -0.1}])), "invalid_answer"),
+        *(
+            (INSIGHTS, json.dumps(insights_answer(**more)), "invalid_answer")
+            for more in (
+                {"customer_effort": {**EFFORT, "label": "none"}},
+                {"customer_effort": {**EFFORT, "score": 1.01}},
+                {"customer_effort": {**EFFORT, "reason": "x" * 2_001}},
+                {"customer_effort": {**EFFORT, "evidence": [QUOTE] * 21}},
+                {"escalation_risk": {**RISK, "label": "certain"}},
+                {"escalation_risk": {**RISK, "score": -0.01}},
+                {"escalation_risk": {**RISK, "reasons": [{"text": "t", "evidence": [QUOTE]}] * 21}},
+                {"escalation_risk": {**RISK, "reasons": [{"text": "", "evidence": []}]}},
+                {"escalation_risk": {**RISK, "reasons": ["angry"]}},
+                {"topics": ["x" * 101]},
+                {"topics": [""]},
+                {"topics": ["x"] * 21},
+                {"topics": None},
+            )
+        ),
     ],
 )
 def test_an_answer_that_cannot_be_used_is_refused_with_a_stable_reason(

@@ -297,14 +297,19 @@ async def test_insights_have_only_senders_messages_and_scores_that_exist(
     ]
     feeling = {"label": "mixed", "score": 0.0, "confidence": 1.0, "by_participant": people, "timeline": points}
     outcome = {"label": "yes", "confidence": 1.0, "reason": "So it says.", "evidence": [quote("elsewhere", ELSEWHERE)]}
-    providers.grok.reply = grok_reply(insights_answer(sentiment=feeling, outcome=outcome))
+    theirs = [quote("their-message", THEIRS)]
+    effort = {"label": "high", "score": 1.0, "reason": "So it says.", "evidence": theirs}
+    risk = {"label": "high", "score": 1.0, "reasons": [{"text": "So it says.", "evidence": theirs}]}
+    said = insights_answer(sentiment=feeling, outcome=outcome, customer_effort=effort, escalation_risk=risk)
+    providers.grok.reply = grok_reply(said)
     ask = {"conversation_id": "c1", "force": True}
     made = await workspace.editor.post("/chats/insights", json=ask)
     body = made.json()
     assert set(body) == set(Insights.model_fields)
     assert [each["user_id"] for each in body["sentiment"]["by_participant"]] == ["ana"]
     assert [each["message_id"] for each in body["sentiment"]["timeline"]] == ["m1"]
-    assert (body["outcome"]["evidence"], body["outcome"]["verified"]) == ([], False)
+    for shown in (body["outcome"], body["customer_effort"], *body["escalation_risk"]["reasons"]):
+        assert (shown["evidence"], shown["verified"]) == ([], False)
     for score in SCORES:
         text = json.dumps(insights_answer()).replace("-0.5", score)
         providers.grok.reply, providers.gemini.reply = grok_reply(text), gemini_reply(text)

@@ -60,6 +60,9 @@ def insights_answer(**more: object) -> dict[str, object]:
     return {
         "sentiment": {"label": "mixed", "score": -0.5, "confidence": 0.75, "by_participant": [], "timeline": []},
         "outcome": {"label": "curious", "confidence": 0.5, "reason": "They only asked.", "evidence": []},
+        "customer_effort": {"label": "low", "score": 0.25, "reason": "One question was enough.", "evidence": []},
+        "escalation_risk": {"label": "low", "score": 0.0, "reasons": []},
+        "topics": ["late parcel"],
         "keywords": [{"text": "parcel", "score": 1.0}],
         "resolution": "Another parcel is on its way.",
         **more,

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from app.llm.local.burden import effort, escalation
 from app.llm.local.items import action_items, decisions
 from app.llm.local.keywords import keywords
 from app.llm.local.outcome import outcome
@@ -9,6 +10,7 @@ from app.llm.local.questions import questions
 from app.llm.local.sentiment import sentiment
 from app.llm.local.summary import summary
 from app.llm.local.text import Chat
+from app.llm.local.topics import topics
 from app.schemas.drafts import DraftOutcome, InsightsDraft, SummaryDraft, Turn
 from app.schemas.enums import Outcome
 
@@ -35,11 +37,17 @@ def summarize(turns: Sequence[Turn]) -> SummaryDraft:
 
 
 def analyze(turns: Sequence[Turn]) -> InsightsDraft:
-    """Judge a conversation: the customer's feeling, the outcome, the keywords and how it ended."""
+    """Judge a conversation: feeling, outcome, effort and risk, what it is about and how it ended."""
     chat = Chat.read(turns)
     ending = outcome(chat)
     return InsightsDraft(
-        sentiment=sentiment(chat), outcome=ending, keywords=keywords(chat), resolution=_resolution(ending)
+        sentiment=sentiment(chat),
+        outcome=ending,
+        customer_effort=effort(chat),
+        escalation_risk=escalation(chat, ending.label),
+        topics=topics(chat),
+        keywords=keywords(chat),
+        resolution=_resolution(ending),
     )
 
 

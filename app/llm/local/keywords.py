@@ -26,7 +26,7 @@ def keywords(chat: Chat, limit: int = 8) -> list[ScoredKeyword]:
     forms: dict[str, Counter[str]] = defaultdict(Counter)
     opening: set[str] = set()
     first_customer = next((n for n, turn in enumerate(chat.turns) if turn.user_type is UserType.CUSTOMER), -1)
-    ignored = {name.lower() for name in chat.handles} | set(_names(chat))
+    ignored = {name.lower() for name in chat.handles} | set(people(chat))
     for sentence in chat.sentences:
         for key, form in _terms(sentence, ignored):
             if key not in holders and len(holders) >= _VOCABULARY:
@@ -50,7 +50,7 @@ def keywords(chat: Chat, limit: int = 8) -> list[ScoredKeyword]:
     return [ScoredKeyword(text=forms[key].most_common(1)[0][0], score=round(weight[key] / top, 3)) for key in best]
 
 
-def _names(chat: Chat) -> Iterator[str]:
+def people(chat: Chat) -> Iterator[str]:
     """Yield the names that the people call themselves and each other: who they are is not what it is about."""
     asked = False
     for sentence in chat.sentences:
@@ -67,16 +67,16 @@ def _names(chat: Chat) -> Iterator[str]:
             yield sentence.words[0]
 
 
+def is_matter(word: str, ignored: Container[str]) -> bool:
+    """Tell whether a word says what a conversation is about: no stop word, no serial number, nobody's name."""
+    known = word in SUPPORT_STOP_WORDS or word in ignored
+    return is_content(word) and not known and len(word) <= _MAX_WORD and not _SERIAL.search(word)
+
+
 def _terms(sentence: Sentence, ignored: Container[str]) -> Iterator[tuple[str, str]]:
     before: tuple[str, str] | None = None
     for word in sentence.words:
-        if (
-            not is_content(word)
-            or word in SUPPORT_STOP_WORDS
-            or word in ignored
-            or len(word) > _MAX_WORD
-            or _SERIAL.search(word)
-        ):
+        if not is_matter(word, ignored):
             before = None
             continue
         key = stem(word)

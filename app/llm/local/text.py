@@ -100,8 +100,18 @@ def _chunks(piece: str) -> Iterator[str]:
 
 def words(text: str) -> list[str]:
     """List the words of a text in lower case; links, handles and hashtags are not words."""
-    plain = _HANDLE.sub(" ", _LINK.sub(" ", text))
-    return [word.lower().replace("\u2019", "'") for word in _WORD.findall(plain)]
+    return [word for word, _, _ in word_spans(text)]
+
+
+def word_spans(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield the words of a text in lower case, with the place of each; links, handles and hashtags are not words."""
+    plain = _HANDLE.sub(_blank, _LINK.sub(_blank, text))
+    for match in _WORD.finditer(plain):
+        yield match.group().lower().replace("\u2019", "'"), match.start(), match.end()
+
+
+def _blank(match: re.Match[str]) -> str:
+    return "\n" * len(match.group())
 
 
 def is_content(word: str) -> bool:
