@@ -12,11 +12,13 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+import yaml  # type: ignore[import-untyped]
 
 from app.__main__ import cli
 from app.settings import ROOT, Settings
@@ -213,6 +215,8 @@ class Reader:
 
 @pytest.fixture
 def reader() -> Iterator[Reader]:
+    if missing := [tool for tool in ("bash", "curl") if not shutil.which(tool)]:
+        pytest.skip(f"a reader needs {' and '.join(missing)}")
     # Embedded PostgreSQL takes no long path, as pytest's own folders have.
     with tempfile.TemporaryDirectory(prefix="reader-") as folder:
         reader = Reader(Path(folder) / "chat")
@@ -256,6 +260,15 @@ def test_what_sentences_name_exists() -> None:
         assert_exists(command)
 
 
+@cache
+def options_of(module: str) -> set[str]:
+    """Returns the options that a program tells of."""
+    command = [sys.executable, "-m", module, "--help"]
+    wide = {**os.environ, "COLUMNS": "200"}
+    told = subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, check=True)
+    return set(re.findall(r"--[\w-]+", told.stdout))
+
+
 def assert_exists(command: str) -> None:
     """Checks that the program of a command is there and has its options, without running it."""
     words = shlex.split(command, comments=True)
@@ -269,15 +282,7 @@ def assert_exists(command: str) -> None:
         if options:
             called = re.search(r"-m ([\w.]+)", script.read_text().splitlines()[-1])
             assert called, command
-            told = subprocess.run(
-                [sys.executable, "-m", called[1], "--help"],
-                cwd=ROOT,
-                capture_output=True,
-                text=True,
-                check=True,
-                env={**os.environ, "COLUMNS": "200"},
-            )
-            assert set(options) <= set(re.findall(r"--[\w-]+", told.stdout)), command
+            assert set(options) <= options_of(called[1]), command
     elif words[1:3] == ["-m", "app"]:
         found: Any = typer.main.get_command(cli)
         rest = words[3:]
@@ -286,7 +291,11 @@ def assert_exists(command: str) -> None:
             found = found.commands[rest.pop(0)]
         known = {name for each in found.params for name in [*each.opts, *each.secondary_opts]} | {"--help"}
         assert {word.partition("=")[0] for word in rest if word.startswith("--")} <= known, command
-    else:
+    elif program.name == "docker":
+        stack = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
+        profiles = {name for service in stack["services"].values() for name in service.get("profiles", [])}
+        assert {words[n + 1] for n, word in enumerate(words) if word == "--profile"} <= profiles, command
+    elif program.parts[0] == ".venv" or program.name == "alembic":
         assert shutil.which(program.name, path=str(Path(sys.executable).parent)), command
 
 

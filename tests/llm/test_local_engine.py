@@ -2,12 +2,14 @@
 
 import csv
 import re
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from app.llm.gateway import LOCAL_S_PER_CHARACTER
 from app.llm.local.engine import analyze, summarize
 from app.llm.local.summary import EMPTY
 from app.llm.local.trim import trim
@@ -119,6 +121,25 @@ def test_any_text_gives_bounded_drafts(name: str) -> None:
     assert SummaryDraft.model_validate_json(draft.model_dump_json()) == draft
     assert InsightsDraft.model_validate_json(insights.model_dump_json()) == insights
     assert len(draft.summary) < 1_500
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not ",
+        "called a b c d ",
+        "switching to ",
+        "i said waiting for ",
+        "been a' b' c' d' ",
+        "the first parcel of ",
+        "1 - ",
+    ],
+)
+def test_no_text_takes_longer_than_what_is_kept_of_the_deadline(text: str) -> None:
+    turns = chat(*[f"{side}: {(text * 20_000)[:20_000]}" for side in "caca"])
+    began = time.process_time()
+    analyze(turns)
+    assert time.process_time() - began < 4 * 20_000 * LOCAL_S_PER_CHARACTER
 
 
 def test_without_words_it_says_so() -> None:

@@ -41,6 +41,12 @@ def test_the_prompt_names_every_field_and_calls_the_conversation_data(task: Task
     assert task.version.startswith(f"{task.name}-")
 
 
+@TASKS
+def test_what_every_call_pays_for_is_short(task: Task[Any]) -> None:
+    assert max(map(len, (task.part, task.merge, task.update))) < 4_000
+    assert len(json.dumps(response_format(task))) < 4_000
+
+
 def test_another_prompt_is_another_version() -> None:
     assert Task("summary", "Be brief.", SUMMARY.answer).version != SUMMARY.version
 
