@@ -346,7 +346,7 @@ def test_many_steps_are_an_effort_however_politely_asked_for() -> None:
         (["c: Expect a one-star review."], Level.MEDIUM, ["making it public"]),
         (["c: I have asked three times now."], Level.MEDIUM, ["had asked before"]),
         (["c: This is ridiculous."], Level.MEDIUM, ["angry"]),
-        (["c: My card is lost.", "a: I have escalated this to our fraud team."], Level.MEDIUM, ["passes it on"]),
+        (["c: My card is lost.", "a: I have escalated this to our fraud team."], Level.MEDIUM, ["escalating it"]),
         (["c: This is a joke, I am switching to another provider."], Level.HIGH, ["wants to leave", "angry"]),
         (["c: I don't want to cancel my subscription."], Level.LOW, []),
         (["c: Please cancel my booking and cancel the taxi."], Level.LOW, []),

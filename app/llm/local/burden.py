@@ -49,7 +49,7 @@ _ESCALATION = (
     _Sign("The customer asks for somebody above the agent.", 0.6, 1, UserType.CUSTOMER, strain.ASKS_SUPERIOR),
     _Sign("The customer wants to leave.", 0.5, 1, UserType.CUSTOMER, strain.LEAVES),
     _Sign("The customer speaks of making it public.", 0.5, 1, UserType.CUSTOMER, strain.PUBLIC),
-    _Sign("The agent passes it on to somebody above.", 0.35, 1, UserType.SUPPORT_AGENT, strain.AGENT_ESCALATES),
+    _Sign("The agent speaks of escalating it.", 0.35, 1, UserType.SUPPORT_AGENT, strain.AGENT_ESCALATES),
     _Sign("The customer had asked before.", 0.35, 1, UserType.CUSTOMER, strain.CONTACTED_BEFORE),
     _Sign("The customer is angry.", 0.3, 2, UserType.CUSTOMER, strain.ANGER),
 )  # fmt: skip
