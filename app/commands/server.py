@@ -5,8 +5,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from app.commands.common import WORKSPACE, err, out, run, with_services
-from app.logs import configure_logs
-from app.server import check_address, run_server
+from app.server import check_address, run_server, worker_metrics
 from app.settings import ROOT, generate_secrets, load_settings
 
 if TYPE_CHECKING:
@@ -23,9 +22,9 @@ def serve() -> None:
 def work() -> None:
     """Carry on the jobs that the API accepts; any number of workers may."""
     from app import worker
+    from app.factory import observed
 
     settings = load_settings()
-    configure_logs(settings.log_level)
 
     async def until_stopped(services: "Services") -> None:
         stopping = asyncio.Event()
@@ -33,7 +32,8 @@ def work() -> None:
             asyncio.get_running_loop().add_signal_handler(number, stopping.set)
         await worker.work(services, stopping)
 
-    run(until_stopped)
+    with observed(settings), worker_metrics(settings):
+        run(until_stopped)
 
 
 def migrate() -> None:
