@@ -114,7 +114,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         bus = Bus(db.connect)
         db.on_commit = bus.tell
         stack.push_async_callback(bus.close)
-        rate_limits = _rate_limits(settings, derive(secrets[0], "rate limits"))
+        rate_limits = limits_of(settings, derive(secrets[0], "rate limits"))
         stack.push_async_callback(rate_limits.close)
         workspaces = WorkspaceService(db, keys)
         cursors = CursorSigner([derive(secret, "cursors") for secret in secrets])
@@ -163,7 +163,8 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         )
 
 
-def _rate_limits(settings: Settings, key: bytes) -> RateLimits:
+def limits_of(settings: Settings, key: bytes = b"") -> RateLimits:
+    """Returns the rate limits; raises ``ConfigurationError`` for one that is none."""
     texts: dict[RateClass, str] = {kind: getattr(settings, f"rate_limit_{kind}") for kind in RateClass}
     for kind, text in texts.items():
         try:

@@ -181,7 +181,7 @@ def worker_metrics(settings: Settings) -> Iterator[None]:
     if settings.worker_metrics_port is None:
         yield
         return
-    from prometheus_client import start_http_server
+    from prometheus_client import ProcessCollector, start_http_server
 
     from app.metrics import registry
 
@@ -190,6 +190,7 @@ def worker_metrics(settings: Settings) -> Iterator[None]:
     except OSError as error:
         where = f"{settings.host}, port {settings.worker_metrics_port}"
         raise ConfigurationError(f"Cannot listen on {where}: {error.strerror}. Set WORKER_METRICS_PORT.") from None
+    ProcessCollector(registry=registry)
     try:
         yield
     finally:

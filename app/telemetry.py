@@ -142,7 +142,6 @@ def reporting(dsn: str | None) -> Iterator["list[Processor]"]:
             max_breadcrumbs=0,
             max_request_body_size="never",
             send_client_reports=False,
-            send_default_pii=False,
             server_name="",
         )
     except BadDsn:

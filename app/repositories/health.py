@@ -1,5 +1,7 @@
 """How the database is, and what waits in it."""
 
+from collections.abc import Mapping
+
 import asyncpg
 
 from app.schemas.rows import QueueRow, ServerRow
@@ -22,9 +24,12 @@ _SERVER = """
     SELECT current_setting('server_version_num')::int AS version, current_setting('server_version') AS version_text,
         current_user::text AS role, session_user::text AS login, clock_timestamp() AS now,
         pg_is_in_recovery() AS read_only, current_setting('max_connections')::int AS max_connections,
-        has_table_privilege('conversations', 'INSERT') AS may_write,
-        pg_get_userbyid(c.relowner) = current_user OR r.rolsuper AS owns
-    FROM pg_class AS c, pg_roles AS r WHERE c.oid = to_regclass('conversations') AND r.rolname = current_user
+        (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) AS superuser, pg_backend_pid() AS pid
+"""
+
+_FORBIDDEN = """
+    SELECT name FROM unnest($1::text[], $2::text[]) AS needed (name, privilege)
+    WHERE NOT coalesce(has_table_privilege(to_regclass(name)::oid, privilege), false) ORDER BY name
 """
 
 
@@ -38,7 +43,12 @@ class HealthRepository:
         """Returns what waits, and whether a worker was heard of."""
         return QueueRow(**await self._driver.fetchrow(_QUEUE))
 
-    async def server(self) -> ServerRow | None:
-        """Returns which server it is and what the service may do there; None if nothing was migrated."""
-        row = await self._driver.fetchrow(_SERVER)
-        return ServerRow(**row) if row else None
+    async def server(self) -> ServerRow:
+        """Returns which server it is, and as whom the service works there."""
+        row = dict(await self._driver.fetchrow(_SERVER))
+        return ServerRow(pooled=row.pop("pid") != self._driver.get_server_pid(), **row)
+
+    async def forbidden(self, privileges: Mapping[str, str]) -> list[str]:
+        """Returns those of the tables on which the role has not a privilege that it needs."""
+        rows = await self._driver.fetch(_FORBIDDEN, list(privileges), list(privileges.values()))
+        return [row[0] for row in rows]

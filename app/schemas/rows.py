@@ -276,7 +276,11 @@ class QueueRow(NamedTuple):
 
 
 class ServerRow(NamedTuple):
-    """The database server, as the service sees it: ``login`` is who it connects as, ``role`` who it works as."""
+    """The database server, as the service sees it.
+
+    ``login`` is who it connects as, and that may be a ``superuser``; ``role`` is who it works as. ``pooled`` says that
+    a pooler lends its sessions.
+    """
 
     version: int
     version_text: str
@@ -285,5 +289,5 @@ class ServerRow(NamedTuple):
     now: datetime
     read_only: bool
     max_connections: int
-    may_write: bool
-    owns: bool
+    superuser: bool
+    pooled: bool

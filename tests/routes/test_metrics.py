@@ -2,9 +2,12 @@
 
 import asyncio
 import re
+import socket
+import subprocess
 from collections.abc import AsyncIterator
 
 import httpx
+import psutil
 import psycopg
 import pytest
 from fastapi import FastAPI
@@ -13,11 +16,12 @@ from pydantic import SecretStr
 from app.db import POOL_TIMEOUT_S
 from app.metrics import METHODS
 from app.schemas.enums import Role
-from app.settings import Settings
+from app.settings import ROOT, Settings
 from tests.support.accounts import Accounts, open_accounts
 from tests.support.api import Workspace, message
 from tests.support.live import bearer, following
 from tests.support.metrics import Metrics, scrape, since
+from tests.support.process import WORK, environment, serving, working
 from tests.support.providers import Providers, failure, gemini_reply, grok_reply, open_providers, summary_answer
 
 REQUESTS = "http_request_duration_seconds_count"
@@ -203,3 +207,52 @@ async def test_with_a_token_only_who_has_it_reads_metrics(accounts: Accounts) ->
         assert token not in answer.text
     right = await client.get("/metrics", headers={"Authorization": f"Bearer {token}"})
     assert right.status_code == 200
+
+
+async def test_several_processes_are_told_together_and_the_dead_are_forgotten(
+    settings: Settings, workspace: Workspace
+) -> None:
+    key = {"X-API-Key": workspace.keys[Role.VIEWER]}
+    with serving(settings, WEB_CONCURRENCY="2", DATABASE_POOL_SIZE="3") as running:
+        transport = httpx.AsyncHTTPTransport(retries=10)
+        async with httpx.AsyncClient(base_url=running.url, transport=transport) as client:
+            serve = [
+                each for each in psutil.Process(running.process.pid).children() if "spawn_main" in str(each.cmdline())
+            ]
+            found = Metrics()
+            while found.of("database_pool_size") < 6:  # both have started
+                found = await scrape(client)
+            for _ in range(40):
+                # Each on a connection of its own, which any process takes.
+                async with httpx.AsyncClient(base_url=running.url, headers=key) as other:
+                    assert (await other.get("/chats")).status_code == 200
+            for _ in range(5):
+                found = await scrape(client)
+                assert found.of(REQUESTS, route="/chats", status="200") == 40
+            assert found.of("process_resident_memory_bytes") > serve[0].memory_info().rss
+            serve[0].kill()
+            while found.of("database_pool_size") != 6 or not found.of("http_requests_in_flight"):
+                found = await scrape(client)
+            assert found.of(REQUESTS, route="/chats", status="200") == 40, "what a dead process counted stays counted"
+
+
+async def test_a_worker_tells_its_own_where_it_is_told_to(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = str(probe.getsockname()[1])
+    with working(settings, WORKER_METRICS_PORT=port) as process:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+            found = await scrape(client)
+        assert found.of("database_pool_size") == settings.database_pool_size
+        assert found.of("process_resident_memory_bytes") > 2**20
+        second = await asyncio.to_thread(
+            subprocess.run,
+            WORK,
+            cwd=ROOT,
+            env=environment(settings, WORKER_METRICS_PORT=port),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (second.returncode, "WORKER_METRICS_PORT" in second.stderr) == (1, True)
+        process.terminate()
+        assert process.wait(timeout=30) == 0
