@@ -1,18 +1,23 @@
 FROM python:3.12-slim AS build
 COPY requirements.lock .
-RUN python -m venv /venv \
-    && /venv/bin/pip install --no-cache-dir --require-hashes --no-deps --requirement requirements.lock
+# Without pip, and without the web pages of litellm's proxy, which nothing here serves.
+RUN python -m venv --without-pip /venv \
+    && pip --python /venv/bin/python install --no-cache-dir --disable-pip-version-check --root-user-action ignore \
+        --require-hashes --no-deps --requirement requirements.lock \
+    && rm -rf /venv/lib/python3.12/site-packages/litellm/proxy/_experimental/out
 
 FROM python:3.12-slim
-RUN useradd --create-home --uid 10001 chat
+RUN useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin chat \
+    && mkdir /data && chown chat /data
 COPY --from=build /venv /venv
 WORKDIR /srv
 COPY alembic.ini ./
 COPY migrations migrations
 COPY data data
 COPY app app
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 HOST=0.0.0.0 DATA_DIR=/data
-RUN python -m compileall -q app migrations && mkdir /data && chown chat /data
+# Its file system may be read-only: only /data (without DATABASE_URL) and /tmp are written to.
+ENV PATH=/venv/bin:$PATH HOME=/tmp PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0 DATA_DIR=/data
+RUN python -m compileall -q app migrations
 USER chat
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \

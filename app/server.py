@@ -201,9 +201,11 @@ def worker_metrics(settings: Settings) -> Iterator[None]:
 
 def run_server(settings: Settings) -> None:
     """Serves until a signal ends it; requests in flight have ten seconds to finish."""
+    if settings.web_concurrency == 1:
+        _run(settings)
+        return
     with TemporaryDirectory(prefix="chat-metrics-") as folder:
-        if settings.web_concurrency > 1:
-            os.environ[METRICS_FOLDER] = folder  # where the processes add up what they count
+        os.environ[METRICS_FOLDER] = folder  # where the processes add up what they count
         _run(settings)
 
 
