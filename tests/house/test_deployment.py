@@ -21,6 +21,7 @@ from tests.support.providers import failure, gemini_reply, open_providers, summa
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
+LOCK = (ROOT / "requirements.lock").read_text()
 FOR_OTHERS = {"POSTGRES_PASSWORD", "APP_PASSWORD", "GRAFANA_PASSWORD", "PROMETHEUS_PORT", "GRAFANA_PORT"}
 """What .env may hold for the other services."""
 OF_PROMETHEUS = {"up"}
@@ -121,7 +122,7 @@ def test_each_service_is_hardened_and_bounded_and_looked_after() -> None:
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["pids_limit"], name
-        assert "healthcheck" in service or name == "api", name  # whose image has one
+        assert "healthcheck" in service or name in ("api", "ui"), name  # whose images have one
         assert "build" in service or re.search(r":v?\d+\.\d+(\.\d+)?$", service["image"]), name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", ())), name
         assert "configs" not in service, "a read-only container cannot take them"
@@ -132,9 +133,24 @@ def test_each_service_is_hardened_and_bounded_and_looked_after() -> None:
                 assert last == "ro", source
             else:
                 assert source in COMPOSE["volumes"], source
+
+
+def test_each_image_is_nobodys_and_the_apis_is_without_what_only_the_interface_needs() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
-    assert "HEALTHCHECK" in dockerfile
-    assert re.search(r"^USER (?!root)\w+$", dockerfile, re.MULTILINE)
+    stages = dict(re.findall(r"^FROM \S+ AS (\S+)\n(.*?)(?=^FROM|\Z)", dockerfile, re.MULTILINE | re.DOTALL))
+    targets = {service["build"]["target"] for service in SERVICES.values() if "build" in service}
+    assert targets == {"api", "ui"}
+    for target in targets:
+        assert re.search(r"^USER chat\n.*^HEALTHCHECK ", stages[target], re.MULTILINE | re.DOTALL), target
+    needed_by: dict[str, set[str]] = {}
+    for name, comment in re.findall(r"^(\S+)==(?:.*\n)*?((?:    #.*\n?)+)", LOCK, re.MULTILINE):
+        needed_by[name] = set(re.findall(r"[\w.-]+", comment.replace("# via", ""))) - {"pyproject.toml"}
+    only = {"streamlit"}
+    while more := {name for name, by in needed_by.items() if by <= only} - only:
+        only |= more
+    listed = re.search(r"uninstall .*\\\n(.*)", stages["packages-api"])
+    assert listed
+    assert set(listed[1].split()) == only
 
 
 def test_what_the_services_are_given_are_settings_and_what_they_run_are_commands() -> None:
