@@ -75,13 +75,13 @@ fallbacks = Counter(
 near_budget = Counter("llm_calls_near_budget", "Calls that left less than a tenth of a budget.", registry=registry)
 
 
-def _gauge(name: str, text: str) -> Gauge:
-    return Gauge(name, text, registry=registry, multiprocess_mode="livesum")
+def _gauge(name: str, text: str, *labels: str) -> Gauge:
+    return Gauge(name, text, labels, registry=registry, multiprocess_mode="livesum")
 
 
 requests_in_flight = _gauge("http_requests_in_flight", "Requests and sockets that are being answered.")
-pool_size = _gauge("database_pool_size", "Connections that requests and jobs may have.")
-pool_in_use = _gauge("database_pool_in_use", "Connections that they have.")
+pool_size = _gauge("database_pool_size", "Connections that requests and jobs may have.", "server")
+pool_in_use = _gauge("database_pool_in_use", "Connections that they have.", "server")
 live_sockets = _gauge("live_sockets", "Open sockets.")
 
 _levels: dict[Gauge, Callable[[], float]] = {}
