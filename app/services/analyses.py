@@ -16,15 +16,7 @@ from app.llm.gateway import Answer, Gateway, Update
 from app.llm.streaming import Listener
 from app.llm.tasks import Task
 from app.metrics import analyses
-from app.schemas.analyses import (
-    AnalysisRequest,
-    Coverage,
-    Insights,
-    InsightsBody,
-    Provenance,
-    Summary,
-    SummaryBody,
-)
+from app.schemas.analyses import AnalysisRequest, Coverage, Insights, InsightsBody, Provenance, Summary, SummaryBody
 from app.schemas.drafts import Draft, Turn
 from app.schemas.enums import Outcome, Role, Sentiment
 from app.schemas.rows import AnalysisRow, ConversationRow, Labels, SealedMessage
