@@ -11,12 +11,14 @@ import sqlalchemy.exc
 from sqlalchemy import Connection, PoolProxiedConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from app import metrics
 from app.errors import ConfigurationError, Unavailable
 from app.repositories.analyses import AnalysisRepository
 from app.repositories.audit import AuditRepository
 from app.repositories.auth import AuthRepository
 from app.repositories.chats import ChatRepository
 from app.repositories.feedback import FeedbackRepository
+from app.repositories.health import HealthRepository
 from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.jobs import JobRepository
 from app.repositories.live import LiveRepository
@@ -30,6 +32,7 @@ from app.repositories.workspaces import WorkspaceRepository
 
 POOL_TIMEOUT_S = 1.5
 CONNECT_TIMEOUT_S = 5.0
+UNAVAILABLE = "The database is not available or took too long."
 
 APP_ROLE = "chat_insights_app"
 """Who the service works as, whoever it connects as: a role that owns nothing and may create nothing."""
@@ -68,6 +71,8 @@ _TRANSIENT = (
     sqlalchemy.exc.OperationalError,
 )
 
+_count = metrics.units.labels("read").inc, metrics.units.labels("transaction").inc
+
 
 class Unit:
     """A unit of work: the repositories on one connection, and the topics that it has something new of."""
@@ -86,6 +91,7 @@ class Unit:
     audit = cached_property(lambda unit: AuditRepository(unit._connection))
     auth = cached_property(lambda unit: AuthRepository(unit._connection))
     chats = cached_property(lambda unit: ChatRepository(unit._driver))
+    health = cached_property(lambda unit: HealthRepository(unit._driver))
     feedback = cached_property(lambda unit: FeedbackRepository(unit._connection))
     idempotency = cached_property(lambda unit: IdempotencyRepository(unit._connection))
     jobs = cached_property(lambda unit: JobRepository(unit._driver))
@@ -103,13 +109,13 @@ class Database:
 
     Connections are in autocommit, so that a read of one statement needs no transaction; a write opens one. ``connect``
     returns a connection beside the pool, to close by oneself. ``on_commit`` is called with a unit's topics, when it
-    is or may be committed.
+    is or may be committed. ``server`` is what metrics call it.
 
     SQLAlchemy's pool makes the connections, but what is idle is kept here: to take it from there takes a greenlet, and
     that the time of a small statement.
     """
 
-    def __init__(self, dsn: str, *, pool_size: int = 10, timeout_s: float = 8.0) -> None:
+    def __init__(self, dsn: str, *, pool_size: int = 10, timeout_s: float = 8.0, server: str = "primary") -> None:
         async def connect() -> asyncpg.Connection:
             try:
                 return await _connect(dsn, timeout_s)
@@ -119,6 +125,7 @@ class Database:
                     f" another user did, then let this one: GRANT {APP_ROLE} TO <the user of DATABASE_URL>."
                 ) from error
             except (OSError, OverflowError, ValueError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
+                metrics.database_errors.labels("connection").inc()
                 raise Unavailable("The database does not answer, or refuses the user of DATABASE_URL.") from error
 
         self.connect = connect
@@ -133,6 +140,9 @@ class Database:
             hide_parameters=True,
         )
         self._idle: list[tuple[PoolProxiedConnection, asyncpg.Connection]] = []
+        self._in_use = 0
+        metrics.pool_size.labels(server).set(pool_size)
+        metrics.read_level(metrics.pool_in_use.labels(server), lambda: self._in_use)
         self._free = asyncio.Semaphore(pool_size)
 
     def read(self) -> AbstractAsyncContextManager[Unit]:
@@ -161,8 +171,13 @@ class Database:
     async def _taken(self) -> tuple[PoolProxiedConnection, asyncpg.Connection]:
         """Returns a connection that nobody else has, and that the server has not closed, and the driver's."""
         if self._free.locked():
-            async with asyncio.timeout(POOL_TIMEOUT_S):
-                await self._free.acquire()
+            try:
+                with metrics.pool_waits.time():
+                    async with asyncio.timeout(POOL_TIMEOUT_S):
+                        await self._free.acquire()
+            except TimeoutError as error:
+                metrics.database_errors.labels("pool_exhausted").inc()
+                raise Unavailable(UNAVAILABLE) from error
         else:
             await self._free.acquire()
         try:
@@ -181,6 +196,7 @@ class Database:
     async def _unit(self, *, transaction: bool) -> AsyncIterator[Unit]:
         try:
             pooled, driver = await self._taken()
+            self._in_use += 1
             unit = Unit(self._engine, pooled, driver)
             begun, topics = not transaction, set[str]()
             try:
@@ -198,6 +214,8 @@ class Database:
                 # Called off while it began or ended: the next transactions would run inside this one, uncommitted.
                 if not driver.is_closed() and (not begun or driver.is_in_transaction()):
                     driver.terminate()
+                self._in_use -= 1
+                _count[transaction]()
                 if driver.is_closed():
                     _drop(pooled)
                 else:
@@ -208,8 +226,21 @@ class Database:
             wrapped = error.orig and error.orig.__cause__ if isinstance(error, sqlalchemy.exc.DBAPIError) else None
             cause = wrapped or error
             if not isinstance(cause, _TRANSIENT) or isinstance(cause, ValueError):  # the driver's for a wrong argument
+                if isinstance(cause, asyncpg.PostgresError):
+                    metrics.database_errors.labels("refused").inc()
                 raise
-            raise Unavailable("The database is not available or took too long.") from cause
+            metrics.database_errors.labels(_reason(cause)).inc()
+            raise Unavailable(UNAVAILABLE) from cause
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, TimeoutError | asyncpg.QueryCanceledError):
+        return "timeout"
+    if isinstance(error, asyncpg.TransactionRollbackError | asyncpg.LockNotAvailableError):
+        return "conflict"
+    if isinstance(error, asyncpg.InsufficientResourcesError):
+        return "resources"
+    return "connection"
 
 
 def _drop(pooled: PoolProxiedConnection) -> None:

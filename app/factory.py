@@ -13,6 +13,7 @@ from app.errors import ConfigurationError
 from app.llm.gateway import Gateway
 from app.llm.hops import Hop
 from app.llm.local.engine import LOCAL_MODEL
+from app.logs import configure_logs
 from app.schemas.enums import Provider
 from app.security.cursors import CursorSigner
 from app.security.encryption import MasterKeys, derive
@@ -38,6 +39,7 @@ from app.services.turns import Turns
 from app.services.usage import UsageService
 from app.services.workspaces import WorkspaceService
 from app.settings import Settings, generate_secrets, master_keys, secret_keys
+from app.telemetry import reporting, tracing
 
 if TYPE_CHECKING:
     from app.security.oauth import SignInProvider
@@ -72,6 +74,15 @@ class Services:
     cors_origins: tuple[str, ...]
     trusted_proxies: tuple[str, ...]
     max_body_bytes: int
+    metrics_token: str | None
+
+
+@contextmanager
+def observed(settings: Settings) -> Iterator[None]:
+    """Writes the log, and sends traces and reports of defects if they are wanted, until the block ends."""
+    with tracing(settings.otel_exporter_otlp_endpoint), reporting(_plain(settings.sentry_dsn)) as processors:
+        configure_logs(settings.log_level, processors)
+        yield
 
 
 @contextmanager
@@ -103,7 +114,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         bus = Bus(db.connect)
         db.on_commit = bus.tell
         stack.push_async_callback(bus.close)
-        rate_limits = _rate_limits(settings, derive(secrets[0], "rate limits"))
+        rate_limits = limits_of(settings, derive(secrets[0], "rate limits"))
         stack.push_async_callback(rate_limits.close)
         workspaces = WorkspaceService(db, keys)
         cursors = CursorSigner([derive(secret, "cursors") for secret in secrets])
@@ -117,7 +128,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         feedback = FeedbackService(db, workspaces)
         search = SearchService(db, workspaces, cursors)
         summaries = SummaryService(db, workspaces, usage, gateway)
-        health = HealthService(db)
+        health = HealthService(db, rate_limits, hops)
         await health.check()
         await workspaces.check_master_keys()
         auth = AuthService(db, signer, peppers)
@@ -148,18 +159,23 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             cors_origins=settings.cors_origins,
             trusted_proxies=settings.trusted_proxies,
             max_body_bytes=settings.max_body_bytes,
+            metrics_token=_plain(settings.metrics_token),
         )
 
 
-def _rate_limits(settings: Settings, key: bytes) -> RateLimits:
+def limits_of(settings: Settings, key: bytes = b"") -> RateLimits:
+    """Returns the rate limits; raises ``ConfigurationError`` for one that is none."""
     texts: dict[RateClass, str] = {kind: getattr(settings, f"rate_limit_{kind}") for kind in RateClass}
     for kind, text in texts.items():
         try:
             parse_limit(text)
         except ValueError as error:
             raise ConfigurationError(f"RATE_LIMIT_{kind.upper()}: {error}") from None
-    url = settings.rate_limit_storage_url
-    return RateLimits(texts, url.get_secret_value() if url else None, key=key)
+    return RateLimits(texts, _plain(settings.rate_limit_storage_url), key=key)
+
+
+def _plain(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret else None
 
 
 def _providers(settings: Settings) -> "dict[Provider, SignInProvider]":

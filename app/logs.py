@@ -2,14 +2,15 @@
 
 import logging
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 
 import orjson
 import structlog
 
 
-def configure_logs(level: str) -> None:
-    """Sends structlog and the standard library's loggers to standard error as JSON lines."""
+def configure_logs(level: str, processors: Sequence[structlog.typing.Processor] = ()) -> None:
+    """Sends structlog and the standard library's loggers to standard error as JSON lines; ours pass processors."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -17,7 +18,7 @@ def configure_logs(level: str) -> None:
     ]
     # Not through the standard library, which takes as long for a line as the rest of a small request.
     structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer(orjson.dumps)],
+        processors=[*shared, *processors, structlog.processors.JSONRenderer(orjson.dumps)],
         logger_factory=_Lines,
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         cache_logger_on_first_use=False,

@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 
 from app.errors import ConfigurationError, Problem
-from app.factory import Services, build, database_url
-from app.logs import configure_logs
+from app.factory import Services, build, database_url, observed
+from app.metrics import counted
 from app.routes import (
     analyses,
     analytics,
@@ -89,9 +89,8 @@ def create_app(open_services: Callable[[], AbstractAsyncContextManager[Services]
 async def open_configured_services() -> AsyncIterator[Services]:
     """Yields the services that the environment and ``.env`` describe."""
     settings = load_settings()
-    configure_logs(settings.log_level)
-    with database_url(settings) as url:
-        async with build(settings, url) as services:
+    with observed(settings), database_url(settings) as url:
+        async with build(settings, url) as services, counted():
             # What is here by now stays: a full collection would look through it, and hold up requests for 0.1 s.
             gc.collect()
             gc.freeze()

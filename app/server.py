@@ -1,7 +1,11 @@
 """The application behind uvicorn, with bounds on what a client sends and on how slowly it sends or reads."""
 
+import os
 import socket
 from asyncio import TimerHandle, Transport
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import uvicorn
@@ -21,6 +25,8 @@ BODY_S = 30.0
 """How long a body that is waited for may bring nothing."""
 FRAME_BYTES = 2 * 2**20 + 2**16
 """How long a message on a socket may be: 1 MiB of text, every byte escaped by another, and its ids."""
+METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+"""The variable that prometheus-client looks at when it is imported, which is too early in this process."""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -165,8 +171,45 @@ def check_address(settings: Settings) -> None:
         raise ConfigurationError(f"Cannot listen on {where}: {error.strerror}. Set HOST or PORT to others.") from None
 
 
+@contextmanager
+def worker_metrics(settings: Settings) -> Iterator[None]:
+    """Tells a worker's metrics on its port, if it has one, until the block ends.
+
+    Raises:
+        ConfigurationError: if it cannot listen there.
+    """
+    if settings.worker_metrics_port is None:
+        yield
+        return
+    from prometheus_client import ProcessCollector, start_http_server
+
+    from app.metrics import registry
+
+    try:
+        server, thread = start_http_server(settings.worker_metrics_port, settings.host, registry)
+    except OSError as error:
+        where = f"{settings.host}, port {settings.worker_metrics_port}"
+        raise ConfigurationError(f"Cannot listen on {where}: {error.strerror}. Set WORKER_METRICS_PORT.") from None
+    ProcessCollector(registry=registry)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 def run_server(settings: Settings) -> None:
     """Serves until a signal ends it; requests in flight have ten seconds to finish."""
+    if settings.web_concurrency == 1:
+        _run(settings)
+        return
+    with TemporaryDirectory(prefix="chat-metrics-") as folder:
+        os.environ[METRICS_FOLDER] = folder  # where the processes add up what they count
+        _run(settings)
+
+
+def _run(settings: Settings) -> None:
     uvicorn.run(
         "app.main:app",
         host=settings.host,

@@ -116,6 +116,10 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=1, le=65_535)] = 8000
     web_concurrency: Annotated[int, Field(ge=1, le=256)] = 1
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+    metrics_token: Annotated[SecretStr | None, Field(min_length=16, max_length=255)] = None
+    worker_metrics_port: Annotated[int | None, Field(ge=1, le=65_535)] = None
+    otel_exporter_otlp_endpoint: Annotated[str | None, Field(pattern="^https?://[^@]+$")] = None
+    sentry_dsn: SecretStr | None = None
     max_body_bytes: Annotated[int, Field(ge=1_024, le=2**30)] = 16 * 2**20
 
     database_pool_size: Annotated[int, Field(ge=1, le=1_000)] = 10

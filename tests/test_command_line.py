@@ -17,7 +17,8 @@ import pytest
 from structlog.testing import capture_logs
 from typer.testing import CliRunner
 
-from app.__main__ import cli, out
+from app.__main__ import cli
+from app.commands.common import out
 from app.settings import ROOT, Settings
 from tests.support.canaries import MASTER_KEY, SECRET_KEY
 

@@ -16,7 +16,8 @@ import pytest
 from structlog.testing import capture_logs
 from typer.testing import CliRunner, Result
 
-from app.__main__ import cli, out
+from app.__main__ import cli
+from app.commands.common import out
 from app.errors import ConfigurationError
 from app.factory import Services
 from app.llm.tasks import PROMPTS, SUMMARY, summary_task

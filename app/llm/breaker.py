@@ -19,6 +19,11 @@ class Breaker:
         self._opens_at = 0.0
         self._tries_until = 0.0
 
+    @property
+    def is_open(self) -> bool:
+        """Says whether calls are kept away, or the last ones failed; it changes nothing."""
+        return self._failures >= FAILURES or self._clock() < self._opens_at
+
     def allows(self) -> bool:
         """Says whether a call may be made, which then has to be noted.
 

@@ -18,6 +18,7 @@ from app.llm.local.text import MESSAGE_CHARS
 from app.llm.privacy import Pseudonyms
 from app.llm.streaming import FIELD, Edited, Listener
 from app.llm.tasks import Task
+from app.metrics import analyses
 from app.schemas.analyses import Provenance
 from app.schemas.drafts import TURNS, Draft, SummariesDraft, SummaryDraft, Turn
 
@@ -124,6 +125,7 @@ class Gateway:
             draft, updated = await _by_engine(task, turns), False
             run.model = LOCAL_MODEL
             read = sum(len(turn.text) <= MESSAGE_CHARS for turn in turns)
+        analyses.labels(task.name, "engine" if run.model == LOCAL_MODEL else "model").inc()
         if listener:
             listener.wrote(getattr(draft, FIELD))
         return Answer(draft, _provenance(task, run, started), read, updated)
@@ -163,6 +165,7 @@ class Gateway:
                 "cost_usd": nano_usd / NANO,
             }
             answers.append(Answer(draft, whole.model_copy(update=part), len(chat.turns)) if draft else None)
+        analyses.labels("summary", "model").inc(len(answers) - answers.count(None))
         return Together(answers)
 
     async def _by_providers(self, task: Task[D], turns: Sequence[Turn], run: Run, listener: Listener | None) -> D:

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 
 import structlog
 
+from app import metrics
 from app.errors import Problem
 from app.llm import prices
 from app.llm.breaker import Breaker
@@ -20,6 +21,7 @@ from app.llm.streaming import Listener, Reply, whole, written
 from app.llm.tasks import Task
 from app.schemas.analyses import Fallback
 from app.schemas.drafts import Draft
+from app.telemetry import span
 
 D = TypeVar("D", bound=Draft)
 
@@ -104,6 +106,7 @@ class Run:
         """Notes why a model was not the one."""
         if (fallback := Fallback(model=model, reason=reason)) not in self.fallbacks:
             self.fallbacks.append(fallback)
+            metrics.fallbacks.labels(model, reason).inc()
 
 
 class Hops:
@@ -201,41 +204,63 @@ class Hops:
         outcome, reply = "cancelled", Reply(None, None)  # until there is one, nobody knows what it costs
         watched = listener if listener and listener.listening else None
         streaming = {"stream": True, "stream_options": {"include_usage": True}} if watched else {}
-        try:
-            async with http_client(seconds) as client, asyncio.timeout(seconds):
-                response = await library.acompletion(
-                    model=hop.model,
-                    messages=messages,
-                    response_format=shape,
-                    api_key=hop.api_key,
-                    api_base=hop.api_base,
-                    client=client,
-                    timeout=seconds,
-                    max_tokens=MAX_ANSWER_TOKENS,
-                    max_retries=0,
-                    num_retries=0,
-                    **streaming,
-                )
-                reply = await written(response, watched) if watched else whole(response)
-            draft = _draft(task, reply, said)
-            outcome = "answered"
-        except BaseException as error:
-            outcome = reason_of(error)
-            if unpaid(error):
-                reply = Reply(None, None, cost_usd=0.0)
-            raise
-        finally:
-            run.prompt_tokens += reply.tokens[0]
-            run.completion_tokens += reply.tokens[1]
-            spent = (reserved or 0.0) if reply.cost_usd is None else reply.cost_usd
-            run.cost_usd += spent
-            took = round((time.perf_counter() - started) * 1000)
-            usage = Usage(*reply.tokens, spent, took)
-            settling = asyncio.create_task(run.ledger.settle(call_id, outcome, usage))
-            _settling.add(settling)
-            settling.add_done_callback(_settling.discard)
-            await asyncio.shield(settling)
+        with span(f"chat {hop.model}", _of_call(hop.model)) as note:
+            try:
+                async with http_client(seconds) as client, asyncio.timeout(seconds):
+                    response = await library.acompletion(
+                        model=hop.model,
+                        messages=messages,
+                        response_format=shape,
+                        api_key=hop.api_key,
+                        api_base=hop.api_base,
+                        client=client,
+                        timeout=seconds,
+                        max_tokens=MAX_ANSWER_TOKENS,
+                        max_retries=0,
+                        num_retries=0,
+                        **streaming,
+                    )
+                    reply = await written(response, watched) if watched else whole(response)
+                draft = _draft(task, reply, said)
+                outcome = "answered"
+            except BaseException as error:
+                outcome = reason_of(error)
+                if unpaid(error):
+                    reply = Reply(None, None, cost_usd=0.0)
+                note({"error.type": outcome})
+                raise
+            finally:
+                run.prompt_tokens += reply.tokens[0]
+                run.completion_tokens += reply.tokens[1]
+                spent = (reserved or 0.0) if reply.cost_usd is None else reply.cost_usd
+                run.cost_usd += spent
+                took_s = time.perf_counter() - started
+                took = round(took_s * 1000)
+                note({"gen_ai.usage.input_tokens": reply.tokens[0], "gen_ai.usage.output_tokens": reply.tokens[1]})
+                _count_call(hop.model, outcome, took_s, reply.tokens, spent)
+                usage = Usage(*reply.tokens, spent, took)
+                settling = asyncio.create_task(run.ledger.settle(call_id, outcome, usage))
+                _settling.add(settling)
+                settling.add_done_callback(_settling.discard)
+                await asyncio.shield(settling)
         return draft
+
+
+def _of_call(model: str) -> dict[str, str]:
+    # OpenTelemetry's semantic conventions for generative AI.
+    provider = model.partition("/")[0]
+    return {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": {"gemini": "gcp.gemini", "xai": "x_ai"}.get(provider, provider),
+        "gen_ai.request.model": model,
+    }
+
+
+def _count_call(model: str, outcome: str, seconds: float, tokens: Sequence[int], cost_usd: float) -> None:
+    metrics.calls.labels(model, outcome).observe(seconds)
+    for kind, number in zip(("prompt", "completion", "cached"), tokens, strict=True):
+        metrics.tokens.labels(model, kind).inc(number)
+    metrics.cost.labels(model).inc(cost_usd)
 
 
 class _Calls:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.models import Budget, ModelCall, Spending
 from app.schemas.rows import BudgetRow, ModelCallRow, UsageRow
 
+OVER = Decimal("Infinity")
 Place = tuple[str, str, date]
 """Scope, period, and the day on which it began."""
 
@@ -32,8 +33,10 @@ class UsageRepository:
         of_call = ModelCall.workspace_id == workspace_id, ModelCall.call_id == call_id
         await self._connection.execute(update(ModelCall).where(*of_call).values(**values))
 
-    async def spend(self, workspace_id: int, places: Sequence[Place], usd: Decimal) -> bool:
-        """Adds to what was spent; returns False if a budget does not allow it, and then nothing may be committed.
+    async def spend(self, workspace_id: int, places: Sequence[Place], usd: Decimal) -> Decimal:
+        """Adds to what was spent; returns which part of a budget that is, of the one that has the least left.
+
+        More than 1 is what no budget allows: then nothing may be committed.
 
         The rows stay locked until the transaction ends, so that budgets are never overspent by two at once.
         """
@@ -47,8 +50,8 @@ class UsageRepository:
             set_={"spent_usd": Spending.spent_usd + statement.excluded.spent_usd},
         )
         await self._connection.execute(statement)
-        over = (
-            select(Budget.scope)
+        budgets = (
+            select(Spending.spent_usd, Budget.limit_usd)
             .join(
                 Spending,
                 and_(
@@ -58,9 +61,10 @@ class UsageRepository:
                     tuple_(Spending.scope, Spending.period, Spending.starts_on).in_(places),
                 ),
             )
-            .where(Budget.workspace_id == workspace_id, Spending.spent_usd > Budget.limit_usd)
+            .where(Budget.workspace_id == workspace_id)
         )
-        return (await self._connection.execute(over)).first() is None
+        found = (await self._connection.execute(budgets)).all()
+        return max((spent / limit if limit else spent and OVER for spent, limit in found), default=Decimal(0))
 
     async def used(self, workspace_id: int, since: datetime, until: datetime) -> list[UsageRow]:
         """Returns calls, tokens and cost by day and model, oldest first."""

@@ -20,6 +20,7 @@ from app.errors import (
     Unauthenticated,
 )
 from app.factory import Services
+from app.metrics import rate_limited
 from app.schemas.base import Id
 from app.schemas.enums import Role
 from app.schemas.viewer import Viewer
@@ -72,6 +73,7 @@ async def spend(request: HTTPConnection, app: Services, kind: RateClass, who: tu
 def _tell(request: HTTPConnection, usage: Usage) -> None:
     request.state.usage = usage
     if usage.exceeded:
+        rate_limited.labels(usage.name).inc()
         detail = f"The limit is {usage.limit} requests in {usage.window_s} seconds. Wait as long as Retry-After says."
         raise TooManyRequests(detail, usage.reset_s)
 

@@ -25,6 +25,7 @@ from app.errors import (
     Unavailable,
 )
 from app.factory import Services
+from app.metrics import live_sockets
 from app.routes.bodies import misfit
 from app.routes.deps import SESSION_COOKIE, ConversationId, address, authenticate, spend
 from app.routes.problems import problem_document
@@ -69,7 +70,8 @@ async def follow_conversation(websocket: WebSocket, conversation_id: Conversatio
     async with app.live.open(viewer, conversation_id, socket.refresh) as feed:
         first = await feed.snapshot()
         await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in websocket.scope["subprotocols"] else None)
-        code = await socket.run(feed, first)
+        with live_sockets.track_inprogress():
+            code = await socket.run(feed, first)
         if code is not None:
             await websocket.close(code)
 

@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
+from http import HTTPStatus
 from urllib.parse import parse_qsl
 
 import structlog
@@ -19,8 +20,10 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app.errors import CredentialInUrl, Internal, Malformed, NotFound, Problem, TooLarge, Unavailable
 from app.factory import Services
+from app.metrics import observe_request, read_level, requests_in_flight
 from app.routes.operations import Operation
 from app.routes.problems import problem_response
+from app.telemetry import traced
 
 STREAMS = ("application/x-ndjson", "text/csv")
 ACCOUNT_PATHS = ("/auth/", "/workspace")
@@ -29,6 +32,7 @@ CREDENTIAL_NAMES = {
     *("access_token", "api_key", "apikey", "authorization", "jwt", "key", "refresh_token", "token", "x-api-key"),
 }
 MAX_QUERY_BYTES = 16_384
+SWITCHING_PROTOCOLS = HTTPStatus.SWITCHING_PROTOCOLS.value
 CLOSE_DEFECT = 1011
 """The code that a socket is closed with after a defect (RFC 6455, section 7.4.1)."""
 
@@ -66,6 +70,7 @@ class FrontDoor:
             for method in operation.methods or ():
                 self._operations[method, operation.path.count("/")].append(operation)
         self._routes: ASGIApp | None = None
+        self._in_flight = 0
         self._log = structlog.get_logger("app.requests")
         self._security_headers: list[tuple[bytes, bytes]] = []
 
@@ -91,7 +96,7 @@ class FrontDoor:
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "websocket.accept":
-                status = 101
+                status = SWITCHING_PROTOCOLS
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
             elif message["type"].endswith("http.response.start"):  # also that of a refused socket
                 status = message["status"]
@@ -108,10 +113,18 @@ class FrontDoor:
 
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             routes = self._routes or self._open(scope["app"].state.services)
-            await routes(scope, receive, send_with_headers)
-            route = getattr(scope.get("route"), "path", None)
-            duration_ms = round((time.perf_counter() - started) * 1000, 2)
-            self._log.info("request", method=method, route=route, status=status, duration_ms=duration_ms)
+            self._in_flight += 1
+            try:
+                await routes(scope, receive, send_with_headers)
+            finally:
+                self._in_flight -= 1
+                took_s = time.perf_counter() - started
+                route = getattr(scope.get("route"), "path", None)
+                if status != SWITCHING_PROTOCOLS:
+                    observe_request(method, route or "", status, took_s)
+                self._log.info(
+                    "request", method=method, route=route, status=status, duration_ms=round(took_s * 1000, 2)
+                )
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets the routes answer, or says as a problem why they cannot."""
@@ -154,6 +167,7 @@ class FrontDoor:
     def _open(self, services: Services) -> ASGIApp:
         """Puts around the answers what the configuration asks for, which is known only now."""
         self._log = self._log.bind()  # by now it is configured
+        read_level(requests_in_flight, lambda: self._in_flight)
         headers = dict(SECURITY_HEADERS)
         if services.base_url.startswith("https://"):
             headers["Strict-Transport-Security"] = "max-age=31536000"
@@ -163,8 +177,8 @@ class FrontDoor:
             routes = _for_origins(routes, services.cors_origins)
         if services.trusted_proxies:
             routes = ProxyHeadersMiddleware(routes, list(services.trusted_proxies))  # type: ignore[arg-type, assignment]
-        self._routes = routes
-        return routes
+        self._routes = traced(routes)
+        return self._routes
 
 
 def _plain(cookie: bytes) -> bytes:

@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
 from app.errors import Invalid, Malformed, MethodNotAllowed, NotFound, Problem, TooManyRequests, Unavailable
+from app.metrics import problems
 from app.schemas.problems import field_errors
 
 MEDIA_TYPE = "application/problem+json"
@@ -22,6 +23,7 @@ METHODS = ("DELETE", "GET", "OPTIONS", "PATCH", "POST", "PUT")
 
 def problem_response(problem: Problem, request_id: str, headers: dict[str, str] | None = None) -> Response:
     """Returns a problem as a response."""
+    problems.labels(problem.code).inc()
     headers = {"Cache-Control": "no-store", **(headers or {})}
     if problem.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"

@@ -178,7 +178,11 @@ JOB: dict[str, Any] = {
     "errors": [{"conversation_id": "order-1043", "code": "not_found"}],
     "cost_usd": 0.0012,
 }
-HEALTH: dict[str, Any] = {"status": "ok", "checks": {"database": "ok", "schema": "ok"}}
+HEALTH: dict[str, Any] = {"status": "ok", "checks": {"database": "ok", "schema": "ok", "queue": "ok"}}
+METRICS = """# HELP messages_total Messages that came, by what became of them.
+# TYPE messages_total counter
+messages_total{result="stored"} 4711.0
+"""
 PROBLEM: dict[str, Any] = {
     "type": "urn:chat-insights:problem:invalid",
     "title": "The request is invalid",

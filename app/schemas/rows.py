@@ -263,3 +263,31 @@ class SizeRow(NamedTuple):
 
     conversations: int
     to_read: list[int]
+
+
+class QueueRow(NamedTuple):
+    """The queue; ``overdue`` is what no worker took for long, ``heard`` that one works and lives."""
+
+    waiting: int
+    running: int
+    oldest_s: float
+    heard: bool
+    overdue: bool
+
+
+class ServerRow(NamedTuple):
+    """The database server, as the service sees it.
+
+    ``login`` is who it connects as, and that may be a ``superuser``; ``role`` is who it works as. ``pooled`` says that
+    a pooler lends its sessions.
+    """
+
+    version: int
+    version_text: str
+    role: str
+    login: str
+    now: datetime
+    read_only: bool
+    max_connections: int
+    superuser: bool
+    pooled: bool

@@ -15,15 +15,8 @@ from app.errors import NotFound, Problem, Unavailable
 from app.llm.gateway import Answer, Gateway, Update
 from app.llm.streaming import Listener
 from app.llm.tasks import Task
-from app.schemas.analyses import (
-    AnalysisRequest,
-    Coverage,
-    Insights,
-    InsightsBody,
-    Provenance,
-    Summary,
-    SummaryBody,
-)
+from app.metrics import analyses
+from app.schemas.analyses import AnalysisRequest, Coverage, Insights, InsightsBody, Provenance, Summary, SummaryBody
 from app.schemas.drafts import Draft, Turn
 from app.schemas.enums import Outcome, Role, Sentiment
 from app.schemas.rows import AnalysisRow, ConversationRow, Labels, SealedMessage
@@ -125,9 +118,10 @@ class AnalysisService(ABC, Generic[D, B, R]):
         """
         found = await self._stored(viewer.workspace_id, request.conversation_id)
         if found and not found.stale and not request.force:
+            analyses.labels(self.task.name, "stored").inc()
             return found
-        known = found.updated_at if found else None
-        made = await self._made(viewer, request.conversation_id, known if request.force else None)
+        known = found.updated_at if found and request.force else None
+        made = await self._made(viewer, request.conversation_id, known)
         async with self._db.read() as unit:
             await confirm(unit, viewer, Role.EDITOR)
         return made

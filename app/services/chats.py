@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import orjson
 
+from app import metrics
 from app.db import Database, Unit
 from app.errors import FieldError, MessageConflict, NotFound, Unavailable
 from app.schemas.chats import ConversationPage, DeletedConversation, Message, MessageIn, Stored
@@ -30,6 +31,8 @@ PAGE_BYTES = 8 * 2**20
 
 BEFORE_ALL = (datetime.min.replace(tzinfo=UTC), -1)
 CONFLICT = "A message with this id and other content is stored already."
+
+stored, duplicated, rejected = (metrics.messages.labels(word).inc for word in ("stored", "duplicate", "rejected"))
 
 
 class StoredBatch(NamedTuple):
@@ -59,10 +62,14 @@ class ChatService:
         async with self._db.write() if len(messages) > 1 else self._db.read() as unit:
             batch = await _store(unit, keys, messages)
             if batch.conflicts:
+                rejected(len(messages))
                 pointers = ["/message_id" if single else f"/{place}/message_id" for place in batch.conflicts]
                 errors = tuple(FieldError(pointer, MessageConflict.code, CONFLICT) for pointer in pointers[:100])
                 raise MessageConflict(f"{CONFLICT} Nothing was stored.", errors)
         duplicates = len(batch.duplicates)
+        stored(len(messages) - duplicates)
+        if duplicates:
+            duplicated(duplicates)
         return Stored(
             stored=len(messages) - duplicates,
             duplicates=duplicates,
@@ -80,6 +87,8 @@ class ChatService:
         async with self._db.write() as unit:
             batch = await _store(unit, keys, messages)
             await confirm(unit, viewer, Role.EDITOR)
+        stored(len(messages) - len(batch.duplicates) - len(batch.conflicts))
+        duplicated(len(batch.duplicates))
         return batch
 
     async def conversation(self, viewer: Viewer, conversation_id: str) -> ConversationRow:

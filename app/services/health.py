@@ -1,41 +1,93 @@
 """Whether the service can work."""
 
 import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import structlog
 
 from app.db import APP_ROLE, Database
 from app.errors import ConfigurationError, Unavailable
+from app.llm.hops import Hop
 from app.schemas.health import Health
+from app.schemas.rows import QueueRow
+from app.services.rate_limits import RateLimits
 
 SCHEMA_VERSION = "0010"
 """The migration that this code needs; a database that is further on serves it as well."""
+QUEUE_S = 5.0
+"""How old what is known of the queue may be."""
+LATE_S = 3.0
+"""How long a report waits for a look; then the database does not answer."""
+
+OK, DEGRADED, UNAVAILABLE = "ok", "degraded", "unavailable"
+LEVELS = {OK: 1.0, DEGRADED: 0.5}
+"""How well a dependency is, as a number."""
 
 _log = structlog.get_logger(__name__)
+
+
+class Report(NamedTuple):
+    """What metrics tell: how well each dependency is, from 0 to 1, and the queue, if it is known."""
+
+    levels: Mapping[str, float]
+    queue: QueueRow | None
 
 
 class HealthService:
     """Public: load balancers and orchestrators ask."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, rate_limits: RateLimits, hops: Sequence[Hop]) -> None:
         self._db = db
+        self._rate_limits = rate_limits
+        self._hops = hops
         self._running: asyncio.Task[Health] | None = None
+        self._queue: tuple[float, QueueRow] | None = None
 
     async def ready(self) -> Health:
-        """Returns whether requests can be served now, by dependency; all who ask at the same time share one look."""
+        """Returns whether requests can be served now, by dependency; all who ask at the same time share one look.
+
+        What is ``degraded`` makes answers worse, and requests are served all the same.
+        """
         if self._running is None or self._running.done():
             self._running = asyncio.create_task(self._look())
         return await asyncio.shield(self._running)
 
+    async def report(self) -> Report:
+        """Returns the same in numbers, and before anybody who asks for it gives up."""
+        try:
+            async with asyncio.timeout(LATE_S):
+                health = await self.ready()
+        except TimeoutError:
+            return Report({"database": 0.0}, None)
+        queue = self._queue[1] if self._queue and health.status != UNAVAILABLE else None
+        return Report({name: LEVELS.get(word, 0.0) for name, word in health.checks.items()}, queue)
+
     async def _look(self) -> Health:
+        checks = {"database": UNAVAILABLE}
         try:
             await self.check()
+            checks = {"database": OK, "schema": OK, "queue": await self._look_at_queue()}
         except Unavailable as problem:
             _log.warning("not_ready", error=type(problem.__cause__).__name__)
-            return Health(status="unavailable", checks={"database": "unavailable"})
+            return Health(status=UNAVAILABLE, checks=checks)
         except ConfigurationError:
-            return Health(status="unavailable", checks={"database": "ok", "schema": "not migrated"})
-        return Health(status="ok", checks={"database": "ok", "schema": "ok"})
+            return Health(status=UNAVAILABLE, checks={"database": OK, "schema": "not migrated"})
+        together = await self._rate_limits.shared()
+        if together is not None:
+            checks["rate_limits"] = OK if together else DEGRADED
+        for hop in self._hops:
+            checks[f"llm_{hop.model.partition('/')[0]}"] = DEGRADED if hop.breaker.is_open else OK
+        return Health(status=DEGRADED if DEGRADED in checks.values() else OK, checks=checks)
+
+    async def _look_at_queue(self) -> str:
+        now = time.monotonic()
+        if self._queue is None or now - self._queue[0] > QUEUE_S:
+            async with self._db.read() as unit:
+                self._queue = now, await unit.health.queue()
+        queue = self._queue[1]
+        return DEGRADED if queue.overdue and not queue.heard else OK
 
     async def check(self) -> None:
         """Raises ``Unavailable`` if the database does not answer, ``ConfigurationError`` if it was not migrated."""

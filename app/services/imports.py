@@ -7,7 +7,7 @@ from itertools import islice
 
 from app.schemas.chats import Imported, MessageIn, Rejection
 from app.schemas.viewer import Viewer
-from app.services.chats import CONFLICT, ChatService, identified
+from app.services.chats import CONFLICT, ChatService, identified, rejected
 from app.services.records import Reader, Row
 from app.services.turns import Turns
 
@@ -104,6 +104,7 @@ class _Report:
 
     def reject(self, rejection: Rejection) -> None:
         self.rejected += 1
+        rejected()
         insort(self.errors, rejection, key=lambda error: error.line)
         del self.errors[ERRORS_TOLD:]
 

@@ -248,7 +248,7 @@ class JobService:
         except Problem as problem:
             code, final = problem.code, problem.status < 500
         except Exception as error:  # noqa: BLE001 — whatever happens to one conversation, the others go on
-            _log.warning("job_item_failed", error=type(error).__name__)
+            _log.error("job_item_failed", error=type(error).__name__)
             code, final = "internal", False
         else:
             return ItemState.DONE, None, summary.provenance.cost_usd if summary.updated_at >= item.started_at else 0.0

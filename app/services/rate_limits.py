@@ -108,6 +108,10 @@ class RateLimits:
         """Counts nothing; ``exceeded`` says that nothing is left."""
         return await self._count(kind, who, 0)
 
+    async def shared(self) -> bool | None:
+        """Says whether instances count together just now; None if they are not meant to."""
+        return None if self._shared is None else await self._shared.add("ready", 0, 0) is not None
+
     async def close(self) -> None:
         """Closes the connections to the storage."""
         if self._shared:

@@ -9,6 +9,7 @@ from app.db import Database
 from app.errors import NotFound, Problem
 from app.llm.hops import OverBudget
 from app.llm.hops import Usage as CallUsage
+from app.metrics import near_budget
 from app.schemas.enums import BudgetPeriod, Role
 from app.schemas.rows import ModelCallRow
 from app.schemas.usage import BudgetIn, BudgetLeft, ModelUsage, Usage, UsageQuery
@@ -20,6 +21,8 @@ WORKSPACE = "workspace"
 RANGE = timedelta(days=30)
 FIRST_MOMENT = datetime.min.replace(tzinfo=UTC)
 RUNNING = "running"
+NEARLY = Decimal("0.9")
+"""From which part on a budget is nearly gone."""
 
 
 class UsageService:
@@ -89,10 +92,13 @@ class CallLedger:
         async with self._db.write() as unit:
             if cost_usd is None and await unit.usage.has_budget(self._workspace_id, [WORKSPACE, self._actor]):
                 raise OverBudget
-            if not await unit.usage.spend(self._workspace_id, list(self._places(today)), usd):
+            used = await unit.usage.spend(self._workspace_id, list(self._places(today)), usd)
+            if used > 1:
                 raise OverBudget
             call = ModelCallRow(self._workspace_id, self._actor, self._task, model, RUNNING, 0, 0, usd, 0)
             call_id = await unit.usage.add_call(call)
+        if used > NEARLY:
+            near_budget.inc()
         self._reserved[call_id] = today, usd
         return call_id
 

@@ -39,6 +39,7 @@ NEEDED: dict[str, Role | str] = {
     "getJob": Role.VIEWER,
     "getLiveness": PUBLIC,
     "getMe": Role.VIEWER,
+    "getMetrics": PUBLIC,
     "getReadiness": PUBLIC,
     "getSummary": Role.VIEWER,
     "getUsage": Role.VIEWER,

@@ -59,6 +59,7 @@ class Kind(StrEnum):
     CLIENT_SECRET = "OAuth client secret"
     PROVIDER_TOKEN = "code or token of a sign-in provider"
     MODEL_KEY = "key of a model provider"
+    WATCHING = "credential of who watches"
     PASSWORD = "password in a URL of the configuration"
     TEXT = "message text"
     IDEMPOTENCY_KEY = "idempotency key"
@@ -73,6 +74,8 @@ SETTINGS = {
     "github_client_secret": Kind.CLIENT_SECRET,
     "xai_api_key": Kind.MODEL_KEY,
     "gemini_api_key": Kind.MODEL_KEY,
+    "metrics_token": Kind.WATCHING,
+    "sentry_dsn": Kind.WATCHING,
     "database_url": Kind.PASSWORD,
     "rate_limit_storage_url": Kind.PASSWORD,
 }

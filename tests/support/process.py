@@ -30,39 +30,41 @@ class Serving:
         self.process.wait()
 
 
+def environment(settings: Settings, **more: str) -> dict[str, str]:
+    """Returns the variables of a process on the database of the settings."""
+    secrets = {name: getattr(settings, name) for name in ("database_url", "master_key", "secret_key")}
+    own = {name.upper(): value.get_secret_value() for name, value in secrets.items()}
+    return {**os.environ, **own, **more}
+
+
 @contextmanager
-def serving(settings: Settings, **environment: str) -> Iterator[Serving]:
+def serving(settings: Settings, **more: str) -> Iterator[Serving]:
     """Runs the service on the database of the settings, with a configuration of its own otherwise."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     # With several processes, it is the first one to be ready that says so.
-    ready = b"Application startup complete" if "WEB_CONCURRENCY" in environment else b"Uvicorn running"
-    with _running(SERVE, settings, ready, PORT=str(port), **environment) as process:
+    ready = b"Application startup complete" if "WEB_CONCURRENCY" in more else b"Uvicorn running"
+    with _running(SERVE, settings, ready, PORT=str(port), **more) as process:
         yield Serving(process, f"http://127.0.0.1:{port}")
 
 
 @contextmanager
-def working(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+def working(settings: Settings, **more: str) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a worker on the database and the providers of the settings."""
     names = ("xai_api_key", "xai_api_base")
     values = ((name, getattr(settings, name)) for name in names)
-    environment = {
+    models = {
         name.upper(): value.get_secret_value() if isinstance(value, SecretStr) else value
         for name, value in values
         if value
     }
-    with _running(WORK, settings, b"worker_ready", **environment) as process:
+    with _running(WORK, settings, b"worker_ready", **models, **more) as process:
         yield process
 
 
 @contextmanager
-def _running(
-    command: list[str], settings: Settings, ready: bytes, **environment: str
-) -> Iterator[subprocess.Popen[bytes]]:
-    secrets = {name: getattr(settings, name) for name in ("database_url", "master_key", "secret_key")}
-    own = {name.upper(): value.get_secret_value() for name, value in secrets.items()}
-    everything = {**os.environ, **own, **environment}
-    with subprocess.Popen(command, cwd=ROOT, env=everything, stderr=subprocess.PIPE) as process:
+def _running(command: list[str], settings: Settings, ready: bytes, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(command, cwd=ROOT, env=environment(settings, **more), stderr=subprocess.PIPE) as process:
         try:
             assert process.stderr
             printed = []

@@ -1,0 +1,63 @@
+"""Commands that run the service."""
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING
+
+from app.commands.common import WORKSPACE, err, out, run, with_services
+from app.server import check_address, run_server, worker_metrics
+from app.settings import ROOT, generate_secrets, load_settings
+
+if TYPE_CHECKING:
+    from app.factory import Services
+
+
+def serve() -> None:
+    """Serve the API and its docs on HOST and PORT."""
+    settings = load_settings()
+    check_address(settings)
+    run_server(settings)
+
+
+def work() -> None:
+    """Carry on the jobs that the API accepts; any number of workers may."""
+    from app import worker
+    from app.factory import observed
+
+    settings = load_settings()
+
+    async def until_stopped(services: "Services") -> None:
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+        await worker.work(services, stopping)
+
+    with observed(settings), worker_metrics(settings):
+        run(until_stopped)
+
+
+def migrate() -> None:
+    """Bring the database to the newest schema, as `alembic upgrade head` does."""
+    from alembic import command
+    from alembic.config import Config
+
+    command.upgrade(Config(ROOT / "alembic.ini"), "head")
+
+
+def demo() -> None:
+    """Migrate, store the sample conversations, show one summarised, then serve and work: what ./scripts/run does."""
+    settings = load_settings()
+    check_address(settings)
+    from app.demo import prepare, worker_beside
+    from app.factory import database_url
+
+    with err.status("Starting PostgreSQL ...") as status:
+        generate_secrets(settings)
+        with database_url(settings) as url:
+            status.update("Migrating ...")
+            migrate()
+            status.stop()
+            asyncio.run(with_services(settings, url, lambda services: prepare(services, WORKSPACE, settings, out)))
+            out.print(f"Docs: [link]{settings.base_url}/docs[/link]   Stop: Ctrl-C")
+            with worker_beside():
+                run_server(settings)

@@ -1,0 +1,54 @@
+"""How the database is, and what waits in it."""
+
+from collections.abc import Mapping
+
+import asyncpg
+
+from app.schemas.rows import QueueRow, ServerRow
+
+HEARD_S = 30
+"""After how long without a sign of life a worker is believed gone: longer than its jobs take to be another's."""
+
+# Of a job that waits only since a moment nobody knows yet whether a worker takes it.
+_QUEUE = f"""
+    SELECT count(*) FILTER (WHERE status = 'queued') AS waiting, count(*) FILTER (WHERE status = 'picked') AS running,
+        coalesce(extract(epoch FROM now() - min(created) FILTER (WHERE status = 'queued')), 0)::float8 AS oldest_s,
+        coalesce(bool_or(status = 'picked' AND heartbeat > now() - interval '{HEARD_S} s'), false) AS heard,
+        coalesce(bool_or(
+            status = 'queued' AND greatest(execute_after, updated) < now() - interval '{HEARD_S} s'
+        ), false) AS overdue
+    FROM pgqueuer.pgqueuer
+"""  # noqa: S608 — only a constant
+
+_SERVER = """
+    SELECT current_setting('server_version_num')::int AS version, current_setting('server_version') AS version_text,
+        current_user::text AS role, session_user::text AS login, clock_timestamp() AS now,
+        pg_is_in_recovery() AS read_only, current_setting('max_connections')::int AS max_connections,
+        (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) AS superuser, pg_backend_pid() AS pid
+"""
+
+_FORBIDDEN = """
+    SELECT name FROM unnest($1::text[], $2::text[]) AS needed (name, privilege)
+    WHERE NOT coalesce(has_table_privilege(to_regclass(name)::oid, privilege), false) ORDER BY name
+"""
+
+
+class HealthRepository:
+    """The queue's table, and the server's own words."""
+
+    def __init__(self, driver: asyncpg.Connection) -> None:
+        self._driver = driver
+
+    async def queue(self) -> QueueRow:
+        """Returns what waits, and whether a worker was heard of."""
+        return QueueRow(**await self._driver.fetchrow(_QUEUE))
+
+    async def server(self) -> ServerRow:
+        """Returns which server it is, and as whom the service works there."""
+        row = dict(await self._driver.fetchrow(_SERVER))
+        return ServerRow(pooled=row.pop("pid") != self._driver.get_server_pid(), **row)
+
+    async def forbidden(self, privileges: Mapping[str, str]) -> list[str]:
+        """Returns those of the tables on which the role has not a privilege that it needs."""
+        rows = await self._driver.fetch(_FORBIDDEN, list(privileges), list(privileges.values()))
+        return [row[0] for row in rows]
