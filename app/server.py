@@ -1,16 +1,27 @@
-"""The application behind uvicorn, with bounds on what a client sends and on how slowly it sends or reads."""
+"""The application behind uvicorn, with bounds on what a client sends and on how slowly it sends or reads.
 
+SIGTERM ends it without a failed request, SIGINT at once.
+"""
+
+import asyncio
+import os
+import signal
 import socket
+import sys
 from asyncio import TimerHandle, Transport
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import uvicorn
 from uvicorn._types import ASGISendEvent
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.supervisors import multiprocess
 from websockets.http11 import Request
 
 from app.errors import ConfigurationError
+from app.schemas.health import STOPPING
 from app.settings import Settings
 
 HEADER_BYTES = 2**16
@@ -21,6 +32,11 @@ BODY_S = 30.0
 """How long a body that is waited for may bring nothing."""
 FRAME_BYTES = 2 * 2**20 + 2**16
 """How long a message on a socket may be: 1 MiB of text, every byte escaped by another, and its ids."""
+KEEP_ALIVE_S = 5
+"""How long a connection may stay without a request; a proxy should keep its own for less."""
+LAST_S = 0.5
+"""How long those who have connected before nobody listens any more may take to say what they want."""
+TICK_S = 0.1
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -60,8 +76,10 @@ class BoundedProtocol(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Lets a body of any length follow."""
+        """Lets a body of any length follow; the last answer of a server that stops ends the connection."""
         super().on_headers_complete()
+        if self.app_state.get(STOPPING):
+            self.announce_end()
         self._in_body, self._unread = True, 0
         self._wait()
 
@@ -79,6 +97,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begins to wait for the next headers."""
         super().on_response_complete()
         self._wait()
+
+    def announce_end(self) -> None:
+        """Lets the answer say that no other one follows on the connection, if it has not begun."""
+        if self.cycle and not self.cycle.response_started:
+            self.cycle.keep_alive = False
 
     def _wait(self) -> None:
         self._heard_at = self.loop.time()
@@ -165,9 +188,94 @@ def check_address(settings: Settings) -> None:
         raise ConfigurationError(f"Cannot listen on {where}: {error.strerror}. Set HOST or PORT to others.") from None
 
 
+class Config(uvicorn.Config):
+    """uvicorn's configuration, and for how many seconds a server that is to stop still takes what comes."""
+
+    delay_s: float = 0.0
+
+
+class DrainingServer(uvicorn.Server):
+    """A server that SIGTERM ends without a failed request.
+
+    It says at once that it is not ready, so that whoever distributes requests leaves it out. Meanwhile it goes on, for
+    the configured delay, but ends each connection with its answer; only then does it stop listening.
+    """
+
+    config: Config
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops; what is in flight may end."""
+        if signal.SIGTERM in self._captured_signals and self.config.delay_s:
+            await self._drain(sockets or [])
+        await super().shutdown(sockets)
+
+    async def _drain(self, sockets: list[socket.socket]) -> None:
+        self.lifespan.state[STOPPING] = True
+        for connection in self.server_state.connections:
+            if isinstance(connection, BoundedProtocol):
+                connection.announce_end()
+        await self._go_on(self.config.delay_s)
+        await self._stop_listening(sockets)
+        await self._go_on(LAST_S)
+
+    async def _go_on(self, seconds: float) -> None:
+        """Serves for a while, unless another signal comes."""
+        loop = asyncio.get_running_loop()
+        until, ticks = loop.time() + seconds, 0
+        while loop.time() < until and len(self._captured_signals) < 2:
+            await asyncio.sleep(TICK_S)
+            ticks += 1
+            await self.on_tick(ticks)
+
+    async def _stop_listening(self, sockets: list[socket.socket]) -> None:
+        """Closes the listening sockets; who is connected already and was not seen yet would be cut off with them."""
+        waiting: list[socket.socket] = []
+        with ExitStack() as stack:
+            descriptors = [os.dup(each.fileno()) for server in self.servers for each in server.sockets]
+            listeners = [stack.enter_context(socket.socket(fileno=descriptor)) for descriptor in descriptors]
+            for server in self.servers:
+                server.close()
+            for each in sockets:
+                each.close()
+            for listener in listeners:
+                listener.setblocking(False)
+                with suppress(OSError):
+                    while True:
+                        waiting.append(listener.accept()[0])
+        for connection in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        protocol: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return protocol
+
+
+class _Process(multiprocess.Process):
+    """One of several that serve."""
+
+    @property
+    def server(self) -> uvicorn.Server:
+        """The server, made in the process itself."""
+        if self._server is None:
+            self._server = DrainingServer(self.config)
+        return self._server
+
+
+class _Supervisor(multiprocess.Multiprocess):
+    """Keeps processes running, and replaces one after another at SIGHUP."""
+
+    def terminate_all(self) -> None:
+        """Stops them, and does not keep for itself what they no longer listen on."""
+        for each in self.sockets:
+            each.close()
+        super().terminate_all()
+
+
 def run_server(settings: Settings) -> None:
     """Serves until a signal ends it; requests in flight have ten seconds to finish."""
-    uvicorn.run(
+    config = Config(
         "app.main:app",
         host=settings.host,
         port=settings.port,
@@ -177,5 +285,16 @@ def run_server(settings: Settings) -> None:
         access_log=False,
         server_header=False,
         proxy_headers=False,  # the application knows which proxies are trusted
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=10,
     )
+    config.delay_s = settings.shutdown_delay_s
+    with suppress(KeyboardInterrupt):
+        if config.workers > 1:
+            multiprocess.Process = _Process  # type: ignore[misc]  # of which the library makes them
+            _Supervisor(config, [config.bind_socket()]).run()
+            return
+        server = DrainingServer(config)
+        server.run()
+        if not server.started:
+            sys.exit(STARTUP_FAILURE)

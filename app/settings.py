@@ -115,6 +115,7 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65_535)] = 8000
     web_concurrency: Annotated[int, Field(ge=1, le=256)] = 1
+    shutdown_delay_s: Annotated[float, Field(ge=0, le=300)] = 5.0
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     max_body_bytes: Annotated[int, Field(ge=1_024, le=2**30)] = 16 * 2**20
 

@@ -321,7 +321,7 @@ def test_the_real_server_believes_the_proxies_it_is_told_of(settings: Settings) 
 
 
 def test_several_processes_serve_within_the_same_bounds(settings: Settings) -> None:
-    with serving(settings, WEB_CONCURRENCY="2") as running:
+    with serving(settings, WEB_CONCURRENCY="2", SHUTDOWN_DELAY_S="0") as running:
         transport = httpx.HTTPTransport(retries=10)  # it listens soon after
         with httpx.Client(base_url=running.url, transport=transport, timeout=60) as client:
             assert client.get("/readyz").json()["status"] == "ok"
