@@ -4,10 +4,13 @@ SIGTERM ends it without a failed request, SIGINT at once.
 """
 
 import asyncio
+import ctypes
 import os
 import signal
 import socket
+import struct
 import sys
+import time
 from asyncio import TimerHandle, Transport
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -37,6 +40,7 @@ KEEP_ALIVE_S = 5
 LAST_S = 0.5
 """How long those who have connected before nobody listens any more may take to say what they want."""
 TICK_S = 0.1
+SO_ATTACH_FILTER = 26
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -238,6 +242,8 @@ class DrainingServer(uvicorn.Server):
             for each in sockets:
                 each.close()
             for listener in listeners:
+                if not sockets:  # else others may be listening on it
+                    _deafen(listener)
                 listener.setblocking(False)
                 with suppress(OSError):
                     while True:
@@ -266,11 +272,28 @@ class _Process(multiprocess.Process):
 class _Supervisor(multiprocess.Multiprocess):
     """Keeps processes running, and replaces one after another at SIGHUP."""
 
+    config: Config
+
     def terminate_all(self) -> None:
-        """Stops them, and does not keep for itself what they no longer listen on."""
-        for each in self.sockets:
-            each.close()
+        """Stops them; when none of them will listen any more, nobody can connect."""
         super().terminate_all()
+        until = time.monotonic() + self.config.delay_s - TICK_S
+        while time.monotonic() < until and any(each.process.is_alive() for each in self.processes):
+            time.sleep(TICK_S / 2)
+        for each in self.sockets:
+            _deafen(each)
+            each.close()
+
+
+def _deafen(listener: socket.socket) -> None:
+    """Lets nobody connect any more, where that can be done (on Linux): who tries hears nothing, and soon tries again.
+
+    Without it, who connects between the last look and the closing of a socket is cut off.
+    """
+    if sys.platform == "linux":
+        drop = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # a filter of packets: "return 0"
+        with suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(drop)))
 
 
 def run_server(settings: Settings) -> None:
