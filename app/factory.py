@@ -31,6 +31,7 @@ from app.services.keys import KeyService
 from app.services.live import LiveService
 from app.services.members import MemberService
 from app.services.rate_limits import RateClass, RateLimits, parse_limit
+from app.services.retention import RetentionService
 from app.services.search import SearchService
 from app.services.sign_in import SignInService
 from app.services.summaries import SummaryService
@@ -62,6 +63,7 @@ class Services:
     live: LiveService
     members: MemberService
     rate_limits: RateLimits
+    retention: RetentionService
     search: SearchService
     sign_in: SignInService
     summaries: SummaryService
@@ -138,6 +140,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             live=LiveService(db, bus, auth, workspaces, summaries),
             members=MemberService(db, cursors),
             rate_limits=rate_limits,
+            retention=RetentionService(workspaces, search, settings.retention_days),
             search=search,
             sign_in=sign_in,
             summaries=summaries,

@@ -119,6 +119,8 @@ class Settings(BaseSettings):
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     max_body_bytes: Annotated[int, Field(ge=1_024, le=2**30)] = 16 * 2**20
 
+    retention_days: Annotated[int | None, Field(ge=1, le=36_500)] = None
+
     database_pool_size: Annotated[int, Field(ge=1, le=1_000)] = 10
     database_timeout_s: Annotated[float, Field(gt=0, le=600)] = 8.0
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from datetime import datetime
 
 from cachetools import TTLCache
 
@@ -14,11 +15,12 @@ from app.schemas.chats import (
     ConversationItem,
     ConversationList,
     DeletedConversations,
+    DeletedRows,
     Match,
     NumberedConversationList,
 )
 from app.schemas.search import ConversationFilter, ConversationQuery, DeleteQuery, UserQuery
-from app.schemas.viewer import Viewer
+from app.schemas.viewer import RETENTION, Viewer
 from app.security.blind_index import keyword_hash, search_pads
 from app.security.cursors import CursorSigner, time_at
 from app.security.encryption import MESSAGE, WorkspaceKeys
@@ -31,6 +33,9 @@ SNIPPET_CHARACTERS = 2_000_000
 
 OPENED_AT_ONCE = 10
 """Of how many conversations the matches, at most a mebibyte each, are in memory together."""
+
+EXPIRED_AT_ONCE, EXPIRED_MESSAGES = 500, 20_000
+"""How many conversations go in one transaction because of their age, and how many messages, but for a longer one."""
 
 KEPT = 1_000
 """How many conversations a sender has of whom it is remembered how many, and which place is where."""
@@ -126,11 +131,28 @@ class SearchService:
             if len(ids) > query.max_delete_count:
                 detail = "More conversations match than max_delete_count allows. Nothing was deleted."
                 raise TooManyToDelete(detail, (FieldError("max_delete_count", TooManyToDelete.code, detail),))
-            targets = {conversation_id: conversation_target(keys, conversation_id) for conversation_id in ids}
             filters = sorted(name for name, value in wanted if value is not None)
-            deleted = await unit.chats.delete(viewer.caller, targets, {"filters": filters})
-            announce(unit, keys, ids)
+            deleted = await _delete(unit, keys, viewer.caller, ids, filters=filters)
         return DeletedConversations(deleted=deleted)
+
+    async def expire(self, workspace_id: int, before: datetime) -> int:
+        """Removes some of the conversations whose last message is older than a time; returns how many."""
+        keys = await self._workspaces.keys(workspace_id)
+        async with self._db.write() as unit:
+            ids = await unit.search.expired(workspace_id, before, EXPIRED_AT_ONCE, EXPIRED_MESSAGES)
+            if ids:
+                await _delete(unit, keys, (workspace_id, RETENTION), ids, before=before)
+        return len(ids)
+
+
+async def _delete(
+    unit: Unit, keys: WorkspaceKeys, caller: tuple[int, str], ids: Sequence[str], **details: object
+) -> DeletedRows:
+    """Removes conversations and everything derived from them; the audit log gets the details."""
+    targets = {conversation_id: conversation_target(keys, conversation_id) for conversation_id in ids}
+    deleted = await unit.chats.delete(caller, targets, details)
+    announce(unit, keys, ids)
+    return deleted
 
 
 def _criteria(keys: WorkspaceKeys, wanted: ConversationFilter) -> Criteria:
