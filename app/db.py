@@ -1,13 +1,15 @@
 """The database: short transactions, and a repository for each noun inside them."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import sqlalchemy.exc
+import structlog
 from sqlalchemy import Connection, PoolProxiedConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -24,12 +26,18 @@ from app.repositories.members import MemberRepository
 from app.repositories.messages import MessageRepository
 from app.repositories.runs import RunRepository
 from app.repositories.search import SearchRepository
-from app.repositories.sessions import keeps_statements, lent_session
+from app.repositories.sessions import keeps_statements, lent_session, replayed, written
 from app.repositories.usage import UsageRepository
 from app.repositories.workspaces import WorkspaceRepository
 
 POOL_TIMEOUT_S = 1.5
 CONNECT_TIMEOUT_S = 5.0
+
+REPLICA_S = 1.5
+"""How long a read may take on a replica before the primary is asked instead."""
+REPLICA_LAG_S = 5.0
+"""How far behind a replica may be that is asked."""
+REPLICA_WATCH_S = 1.0
 
 APP_ROLE = "chat_insights_app"
 """Who the service works as, whoever it connects as: a role that owns nothing and may create nothing."""
@@ -67,6 +75,11 @@ _TRANSIENT = (
     sqlalchemy.exc.InterfaceError,
     sqlalchemy.exc.OperationalError,
 )
+
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
 
 
 class Unit:
@@ -210,6 +223,63 @@ class Database:
             if not isinstance(cause, _TRANSIENT) or isinstance(cause, ValueError):  # the driver's for a wrong argument
                 raise
             raise Unavailable("The database is not available or took too long.") from cause
+
+
+class Reads:
+    """Reads that may be some seconds behind: a replica's, while there is one that keeps up, or else the primary's."""
+
+    def __init__(self, primary: Database, replica: Database | None) -> None:
+        self._primary = primary
+        self._replica = replica
+        self._written: deque[tuple[float, int]] = deque()
+        self.keeps_up = False
+
+    async def of(self, look: Callable[[Unit], Awaitable[T]]) -> T:
+        """Returns what ``look`` finds, which may be called twice; raises ``Unavailable``."""
+        if self._replica and self.keeps_up:
+            try:
+                async with asyncio.timeout(REPLICA_S), self._replica.read() as unit:
+                    return await look(unit)
+            except (ConfigurationError, TimeoutError, Unavailable) as error:
+                self._note(keeps_up=False, why=type(error).__name__)
+        async with self._primary.read() as unit:
+            return await look(unit)
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Watches meanwhile how far the replica is behind."""
+        watching = asyncio.create_task(self._watch(self._replica)) if self._replica else None
+        try:
+            yield
+        finally:
+            if watching:
+                watching.cancel()
+                await asyncio.wait({watching})
+
+    async def _watch(self, replica: Database) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(REPLICA_S):
+                    self._note(keeps_up=await self._compare(replica), why="lag")
+            except Exception as error:  # noqa: BLE001 — whatever it is, the primary is there
+                self._note(keeps_up=False, why=type(error).__name__)
+            await asyncio.sleep(REPLICA_WATCH_S)
+
+    async def _compare(self, replica: Database) -> bool:
+        """Says whether a replica has all that was written some seconds ago."""
+        now = asyncio.get_running_loop().time()
+        async with self._primary.read() as unit:
+            self._written.append((now, await written(unit._driver)))
+        while len(self._written) > 1 and self._written[1][0] <= now - REPLICA_LAG_S:
+            self._written.popleft()
+        async with replica.read() as unit:
+            place = await replayed(unit._driver)
+        return place is not None and place >= self._written[0][1]
+
+    def _note(self, *, keeps_up: bool, why: str) -> None:
+        if keeps_up != self.keeps_up:
+            self.keeps_up = keeps_up
+            _log.info("replica_asked") if keeps_up else _log.warning("replica_left_out", reason=why)
 
 
 def _drop(pooled: PoolProxiedConnection) -> None:

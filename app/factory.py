@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from app.bus import Bus
-from app.db import Database
+from app.db import Database, Reads
 from app.errors import ConfigurationError
 from app.llm.gateway import Gateway
 from app.llm.hops import Hop
@@ -80,7 +80,7 @@ class Services:
 def database_url(settings: Settings) -> Iterator[str]:
     """Yields the URL of the configured database, or of PostgreSQL in the data folder while it runs."""
     if settings.database_url:
-        yield settings.database_url.get_secret_value().replace("postgres://", "postgresql://", 1)
+        yield _plain(settings.database_url)
         return
     from app.embedded import embedded_server
 
@@ -102,6 +102,11 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
     async with AsyncExitStack() as stack:
         db = Database(url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s)
         stack.push_async_callback(db.close)
+        replica = _replica(settings)
+        if replica:
+            stack.push_async_callback(replica.close)
+        reads = Reads(db, replica)
+        await stack.enter_async_context(reads.watched())
         bus = Bus(db.connect)
         db.on_commit = bus.tell
         stack.push_async_callback(bus.close)
@@ -117,7 +122,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         hops = [hop(settings, model) for model in configured_models(settings)]
         gateway = Gateway(hops, deadline_s=settings.llm_deadline_s)
         feedback = FeedbackService(db, workspaces)
-        search = SearchService(db, workspaces, cursors)
+        search = SearchService(db, reads, workspaces, cursors)
         summaries = SummaryService(db, workspaces, usage, gateway)
         health = HealthService(db)
         await health.check()
@@ -152,6 +157,17 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             trusted_proxies=settings.trusted_proxies,
             max_body_bytes=settings.max_body_bytes,
         )
+
+
+def _replica(settings: Settings) -> Database | None:
+    if settings.database_replica_url is None:
+        return None
+    url = _plain(settings.database_replica_url)
+    return Database(url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s)
+
+
+def _plain(url: SecretStr) -> str:
+    return url.get_secret_value().replace("postgres://", "postgresql://", 1)
 
 
 def _rate_limits(settings: Settings, key: bytes) -> RateLimits:

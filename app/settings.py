@@ -89,6 +89,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = ROOT / ".data"
     database_url: SecretStr | None = None
+    database_replica_url: SecretStr | None = None
     master_key: SecretStr | None = None
     previous_master_keys: SecretStr | None = None
     secret_key: SecretStr | None = None
@@ -139,7 +140,7 @@ class Settings(BaseSettings):
     def _anchor(cls, value: Path) -> Path:
         return ROOT / value.expanduser()
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_replica_url")
     @classmethod
     def _check_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):

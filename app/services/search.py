@@ -6,7 +6,7 @@ from datetime import datetime
 
 from cachetools import TTLCache
 
-from app.db import Database, Unit
+from app.db import Database, Reads, Unit
 from app.errors import FieldError, Invalid, TooManyToDelete
 from app.repositories.criteria import STEP, Criteria
 from app.repositories.search import MATCHES_SHOWN, Places
@@ -48,10 +48,11 @@ KEPT_AT_MOST = 10_000_000
 
 
 class SearchService:
-    """Conversations of the viewer's workspace by filter."""
+    """Conversations of the viewer's workspace by filter. What is shown may be behind; what is acted upon is not."""
 
-    def __init__(self, db: Database, workspaces: WorkspaceService, cursors: CursorSigner) -> None:
+    def __init__(self, db: Database, reads: Reads, workspaces: WorkspaceService, cursors: CursorSigner) -> None:
         self._db = db
+        self._reads = reads
         self._workspaces = workspaces
         self._cursors = cursors
         self._places: TTLCache[Criteria, Places] = TTLCache(KEPT_AT_MOST, KEPT_S, getsizeof=lambda each: each.total)
@@ -66,10 +67,13 @@ class SearchService:
             after = time_at(time), conversation_id
         keys = await self._workspaces.keys(viewer.workspace_id)
         criteria = _criteria(keys, wanted)
-        async with self._db.read() as unit:
+
+        async def look(unit: Unit) -> tuple[list[Conversation], list[ConversationItem]]:
             found = await unit.search.page(criteria, after, query.limit + 1)
-            shown = found[: query.limit]
-            data = await _items(unit, keys, criteria, shown)
+            return found, await _items(unit, keys, criteria, found[: query.limit])
+
+        found, data = await self._reads.of(look)
+        shown = found[: query.limit]
         has_more = len(found) > len(shown)
         position = [shown[-1]["last_message_at"], shown[-1]["conversation_id"]] if has_more else None
         return {
@@ -83,7 +87,8 @@ class SearchService:
         wanted = ConversationFilter.of(query, user_id=user_id)
         keys = await self._workspaces.keys(viewer.workspace_id)
         criteria = _criteria(keys, wanted)
-        async with self._db.read() as unit:
+
+        async def look(unit: Unit) -> tuple[Places, list[ConversationItem]]:
             places = self._places.get(criteria)
             if places is None:
                 deep = query.page * query.limit > STEP
@@ -97,7 +102,9 @@ class SearchService:
             if mark <= len(places.marks):
                 after = places.marks[mark - 1] if mark else None
                 found = await unit.search.page(criteria, after, query.limit, skip)
-            data = await _items(unit, keys, criteria, found)
+            return places, await _items(unit, keys, criteria, found)
+
+        places, data = await self._reads.of(look)
         total, pages = places.total, math.ceil(places.total / query.limit)
         return {
             "data": data,

@@ -152,13 +152,11 @@ class Load:
     async def _read(self, name: str) -> None:
         choose = random.Random(name)
         while not self._stopping:
-            await asyncio.sleep(0.02)
-            if self._acknowledged:
-                conversation = quote(choose.choice(list(itertools.islice(self._sent.values(), 1_000))), safe="")
-                path = choose.choice(
-                    (f"/chats/{conversation}?limit=20", "/chats?limit=10", "/users/ana/chats?limit=10")
-                )
-                await self._ask("read", "GET", path)
+            await asyncio.sleep(READ_PAUSE_S)
+            if self._known:
+                one = f"/chats/{quote(choose.choice(self._known), safe='')}?limit=20"
+                answer = await self._ask("read", "GET", choose.choice((one, "/chats?limit=10", "/users/ana/chats")))
+                await asyncio.sleep(0 if answer else PAUSE_S)
 
     def _row(self, conversation: str, name: str) -> Row:
         self._sent[name] = conversation

@@ -96,7 +96,7 @@ async def slow(scene: Scene) -> float:
 async def silent(scene: Scene) -> float:
     """Nothing reaches PostgreSQL any more, and nobody is told."""
     scene.network.silence()
-    await asyncio.sleep(2 * scene.seconds)
+    await asyncio.sleep(3 * scene.seconds)
     scene.network.speak()
     return time.monotonic()
 
@@ -114,7 +114,7 @@ async def pool(scene: Scene) -> float:
     """Somebody else locks the table of messages, and every connection of the pool waits for it."""
     async with await psycopg.AsyncConnection.connect(scene.node.url()) as other:
         await other.execute("LOCK TABLE messages IN ACCESS EXCLUSIVE MODE")
-        await asyncio.sleep(2 * scene.seconds)
+        await asyncio.sleep(3 * scene.seconds)
         await other.rollback()
     return time.monotonic()
 
@@ -141,7 +141,7 @@ async def disk(scene: Scene) -> float:
     with ballast.open("wb", buffering=0) as file, suppress(OSError):
         while True:
             file.write(bytes(2**16))
-    await asyncio.sleep(2 * scene.seconds)
+    await asyncio.sleep(3 * scene.seconds)
     ballast.unlink()
     if not scene.node.is_running():
         await asyncio.to_thread(scene.node.start)

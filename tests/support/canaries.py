@@ -74,6 +74,7 @@ SETTINGS = {
     "xai_api_key": Kind.MODEL_KEY,
     "gemini_api_key": Kind.MODEL_KEY,
     "database_url": Kind.PASSWORD,
+    "database_replica_url": Kind.PASSWORD,
     "rate_limit_storage_url": Kind.PASSWORD,
 }
 
