@@ -27,6 +27,7 @@ READ_PAUSE_S = 0.02
 DRIP_S = 0.03
 PATIENCE_S = 30.0
 """How long an answer is waited for; each should have come long before."""
+TEXT = "Said: "
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 
@@ -48,7 +49,7 @@ class Tally:
 class Load:
     """Requests of every kind at once to the service at ``url``, and what was said to each.
 
-    A message's text is its name, so that it is known wherever it turns up.
+    A message's text has its name, so that it is known wherever it turns up.
     """
 
     url: str
@@ -159,14 +160,14 @@ class Load:
                 await asyncio.sleep(0 if answer else PAUSE_S)
 
     def _row(self, conversation: str, name: str) -> Row:
-        self._sent[name] = conversation
+        self._sent[said := TEXT + name] = conversation
         return {
             "conversation_id": conversation,
             "message_id": name,
             "user_id": "ana",
             "user_type": "customer",
             "timestamp": "2026-11-22T10:00:00Z",
-            "message_content": name,
+            "message_content": said,
         }
 
     async def _until_acknowledged(

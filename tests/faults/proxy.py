@@ -9,14 +9,14 @@ CHUNK = 2**16
 
 
 class Network:
-    """A TCP proxy before an address on loopback.
+    """A TCP proxy before a port of loopback, or before a Unix socket.
 
     ``delay_s`` is added to whatever passes, in each direction. While it is ``silent``, nothing passes and nobody is
     told; what was held back comes through afterwards, as after a partition.
     """
 
-    def __init__(self, port: int) -> None:
-        self._to = port
+    def __init__(self, to: int | str) -> None:
+        self._to = to
         self._speaks = asyncio.Event()
         self._speaks.set()
         self._connections: set[asyncio.Task[None]] = set()
@@ -56,7 +56,7 @@ class Network:
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
         with suppress(OSError):
             await self._speaks.wait()
-            away_reader, away = await asyncio.open_connection("127.0.0.1", self._to)
+            away_reader, away = await self._open()
             both = {writer, away}
             self._writers |= both
             try:
@@ -65,6 +65,11 @@ class Network:
                 self._writers -= both
                 away.close()
         writer.close()
+
+    async def _open(self) -> tuple[StreamReader, StreamWriter]:
+        if isinstance(self._to, str):
+            return await asyncio.open_unix_connection(self._to)
+        return await asyncio.open_connection("127.0.0.1", self._to)
 
     async def _pass_on(self, reader: StreamReader, writer: StreamWriter) -> None:
         with suppress(OSError):
