@@ -32,6 +32,8 @@ from app.repositories.workspaces import WorkspaceRepository
 
 POOL_TIMEOUT_S = 1.5
 CONNECT_TIMEOUT_S = 5.0
+UNDO_S = 0.4
+"""How long the end of a transaction that failed may take, beside the time that a statement has."""
 
 REPLICA_S = 1.5
 """How long a read may take on a replica before the primary is asked instead."""
@@ -198,7 +200,7 @@ class Database:
             begun, topics = not transaction, set[str]()
             try:
                 if transaction:
-                    async with driver.transaction():
+                    async with _transaction(driver):
                         begun = True
                         yield unit
                         topics = unit.topics  # who is cancelled from here on may be committed all the same
@@ -223,6 +225,21 @@ class Database:
             if not isinstance(cause, _TRANSIENT) or isinstance(cause, ValueError):  # the driver's for a wrong argument
                 raise
             raise Unavailable("The database is not available or took too long.") from cause
+
+
+@asynccontextmanager
+async def _transaction(driver: asyncpg.Connection) -> AsyncIterator[None]:
+    transaction = driver.transaction()
+    await transaction.start()
+    try:
+        yield
+    except BaseException:
+        # Who does not answer a statement will hardly answer this; without it, the connection is closed.
+        with suppress(TimeoutError, *_TRANSIENT):
+            async with asyncio.timeout(UNDO_S):
+                await transaction.rollback()
+        raise
+    await transaction.commit()
 
 
 class Reads:

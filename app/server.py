@@ -40,6 +40,8 @@ KEEP_ALIVE_S = 5
 LAST_S = 0.5
 """How long those who have connected before nobody listens any more may take to say what they want."""
 TICK_S = 0.1
+START_S = 30
+"""How long one of several processes may take to be ready, or not be heard of, before it is given up."""
 SO_ATTACH_FILTER = 26
 
 
@@ -310,6 +312,7 @@ def run_server(settings: Settings) -> None:
         proxy_headers=False,  # the application knows which proxies are trusted
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=10,
+        timeout_worker_healthcheck=START_S,
     )
     config.delay_s = settings.shutdown_delay_s
     with suppress(KeyboardInterrupt):

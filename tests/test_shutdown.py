@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import psycopg
 import pytest
 
@@ -54,41 +55,63 @@ def test_a_service_that_stops_says_so_and_goes_on_for_a_while(settings: Settings
         assert running.process.wait(20) == ENDED
 
 
+@contextmanager
+def knocking(running: Serving) -> Iterator[None]:
+    """Connects and asks, again and again, until nobody listens; whoever was let in must be answered."""
+    with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as first:  # it listens soon after it says so
+        assert first.get(f"{running.url}/livez").status_code == 200
+    address = urlsplit(running.url).hostname or "", urlsplit(running.url).port or 0
+    answered, cut = [0] * 4, list[Exception]()
+
+    def knock(place: int) -> None:
+        while True:
+            try:
+                opened = socket.create_connection(address, timeout=20)
+            except ConnectionRefusedError:
+                return
+            connection = http.client.HTTPConnection(*address)
+            connection.sock = opened
+            try:
+                connection.request("GET", "/livez")
+                assert connection.getresponse().read()
+                answered[place] += 1
+            except (OSError, http.client.HTTPException) as error:
+                cut.append(error)
+            finally:
+                connection.close()
+
+    threads = [threading.Thread(target=knock, args=[place]) for place in range(len(answered))]
+    for thread in threads:
+        thread.start()
+    while min(answered) < 10:
+        time.sleep(0.01)
+    yield
+    for thread in threads:
+        thread.join()
+    assert cut == []
+
+
 @pytest.mark.parametrize("processes", ["1", "2"])
 def test_who_can_connect_is_answered(settings: Settings, processes: str) -> None:
     with serving(settings, SHUTDOWN_DELAY_S="0.5", WEB_CONCURRENCY=processes) as running, read_along(running):
-        address = urlsplit(running.url).hostname or "", urlsplit(running.url).port or 0
-        answered, cut = [0] * 4, list[Exception]()
-
-        def knock(place: int) -> None:
-            while True:
-                try:
-                    opened = socket.create_connection(address, timeout=20)
-                except ConnectionRefusedError:
-                    return
-                connection = http.client.HTTPConnection(*address)
-                connection.sock = opened
-                try:
-                    connection.request("GET", "/livez")
-                    assert connection.getresponse().read()
-                    answered[place] += 1
-                except (OSError, http.client.HTTPException) as error:
-                    cut.append(error)
-                finally:
-                    connection.close()
-
-        with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as first:  # it listens soon after it says so
-            assert first.get(f"{running.url}/livez").status_code == 200
-        knocking = [threading.Thread(target=knock, args=[place]) for place in range(len(answered))]
-        for thread in knocking:
-            thread.start()
-        while min(answered) < 10:
-            time.sleep(0.01)
-        running.process.send_signal(signal.SIGTERM)
-        for thread in knocking:
-            thread.join()
+        with knocking(running):
+            running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(20) in (0, ENDED)  # several processes have one above them, which ends in peace
-    assert cut == []
+
+
+def test_several_processes_are_replaced_one_after_another(settings: Settings) -> None:
+    def children() -> set[int]:
+        found = psutil.Process(running.process.pid).children()
+        return {each.pid for each in found if "spawn_main" in str(each.cmdline())}
+
+    with serving(settings, SHUTDOWN_DELAY_S="0.5", WEB_CONCURRENCY="2") as running, read_along(running):
+        with knocking(running):
+            before = children()
+            running.process.send_signal(signal.SIGHUP)
+            while len(now := children()) != len(before) or now & before:
+                time.sleep(0.05)
+            running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(20) == 0
 
 
 def test_what_is_in_flight_ends_and_ctrl_c_does_not_wait(

@@ -56,7 +56,7 @@ class Load:
     key: str
     name: str
     statuses: Counter[str] = field(default_factory=Counter)
-    longest_s: float = 0.0
+    longest: tuple[float, str] = (0.0, "")
     unexplained: int = 0
     lives_ms: list[float] = field(default_factory=list)
     _sent: dict[str, str] = field(default_factory=dict)
@@ -206,7 +206,7 @@ class Load:
             self.unexplained += status == "503" and "retry-after" not in answer.headers
         now = time.monotonic()
         self.statuses[status] += 1
-        self.longest_s = max(self.longest_s, now - began)
+        self.longest = max(self.longest, (now - began, kind))
         if answer is not None and answer.is_success:
             self._successes[kind].append(now)
         return answer

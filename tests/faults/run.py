@@ -196,7 +196,7 @@ async def judged(load: Load, fault: str, back: float | None, *, alive: bool = Tr
         "a 5xx other than 503": _count(statuses, lambda code: 500 <= code != 503),
         "an unexpected 4xx": _count(statuses, lambda code: 400 <= code < 500 and code != 409),
         "an answer that says too little": load.unexplained,
-        f"a request took longer than {WITHIN_S:.0f} s": load.longest_s > WITHIN_S,
+        f"a request took longer than {WITHIN_S:.0f} s ({load.longest[1]})": load.longest[0] > WITHIN_S,
         f"not back within {WITHIN_S:.0f} s": back is not None and back > WITHIN_S,
         f"/livez took more than {LIVE_MS:.0f} ms": alive and load.live_p99_ms() > LIVE_MS,
         "a request failed": flawless and load.requests > _count(statuses, lambda code: code < 300),
@@ -208,7 +208,7 @@ async def judged(load: Load, fault: str, back: float | None, *, alive: bool = Tr
         "doubled": str(tally.doubled),
         "lost": str(tally.lost),
         "answers": " ".join(f"{status}×{count:,}" for status, count in sorted(statuses.items())),
-        "longest s": f"{load.longest_s:.1f}",
+        "longest s": f"{load.longest[0]:.1f}",
         "back s": "" if back is None else f"{back:.1f}",
         "livez ms": f"{load.live_p99_ms():.0f}" if alive else "",
     }
@@ -365,6 +365,6 @@ async def rolling(folder: Path, running: Node, seconds: float) -> Finding:
                     await asyncio.to_thread(instance.start)
                     restarts += 1
                     await asyncio.sleep(AFTER_S)
-        finding = await judged(load, f"rolling restart ×{restarts}", None, flawless=True)
+        finding = await judged(load, f"rolling restart ×{restarts}", None, alive=False, flawless=True)
         await asyncio.to_thread(stack.close)
         return finding
