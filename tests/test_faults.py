@@ -139,7 +139,7 @@ def test_findings_become_a_table_and_what_was_not_run_says_so() -> None:
 
 
 def test_a_changed_configuration_of_nginx_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scene.shutil, "which", lambda *_, **__: "nginx")
+    monkeypatch.setattr(shutil, "which", lambda *_, **__: "nginx")
     (tmp_path / "other.conf").write_text("server { listen 81; }")
     monkeypatch.setattr(scene, "CONFIGURATION", tmp_path / "other.conf")
     with pytest.raises(Failed, match=r"other\.conf is not as expected"), scene.nginx([1, 2], tmp_path):
