@@ -333,7 +333,7 @@ async def migrations(running: Node) -> Finding:
         "requests": f"{2 + kills + 1} migrations",
         "answers": f"2 at once, then {kills} killed: exit codes {' '.join(map(str, codes))}",
     }
-    return Finding("migrations", figures, [name for name, found in wrong.items() if found])
+    return Finding("two migrations", figures, [name for name, found in wrong.items() if found])
 
 
 def _schema(running: Node, database: str) -> str:
