@@ -1,13 +1,15 @@
 """The database: short transactions, and a repository for each noun inside them."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import sqlalchemy.exc
+import structlog
 from sqlalchemy import Connection, PoolProxiedConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -26,13 +28,21 @@ from app.repositories.members import MemberRepository
 from app.repositories.messages import MessageRepository
 from app.repositories.runs import RunRepository
 from app.repositories.search import SearchRepository
-from app.repositories.sessions import keeps_statements, lent_session
+from app.repositories.sessions import keeps_statements, lent_session, replayed, written
 from app.repositories.usage import UsageRepository
 from app.repositories.workspaces import WorkspaceRepository
 
 POOL_TIMEOUT_S = 1.5
 CONNECT_TIMEOUT_S = 5.0
 UNAVAILABLE = "The database is not available or took too long."
+UNDO_S = 0.4
+"""How long the end of a transaction that failed may take, beside the time that a statement has."""
+
+REPLICA_S = 1.5
+"""How long a read may take on a replica before the primary is asked instead."""
+REPLICA_LAG_S = 5.0
+"""How far behind a replica may be that is asked."""
+REPLICA_WATCH_S = 1.0
 
 APP_ROLE = "chat_insights_app"
 """Who the service works as, whoever it connects as: a role that owns nothing and may create nothing."""
@@ -72,6 +82,11 @@ _TRANSIENT = (
 )
 
 _count = metrics.units.labels("read").inc, metrics.units.labels("transaction").inc
+
+
+T = TypeVar("T")
+
+_log = structlog.get_logger(__name__)
 
 
 class Unit:
@@ -201,7 +216,7 @@ class Database:
             begun, topics = not transaction, set[str]()
             try:
                 if transaction:
-                    async with driver.transaction():
+                    async with _transaction(driver):
                         begun = True
                         yield unit
                         topics = unit.topics  # who is cancelled from here on may be committed all the same
@@ -241,6 +256,78 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, asyncpg.InsufficientResourcesError):
         return "resources"
     return "connection"
+
+
+@asynccontextmanager
+async def _transaction(driver: asyncpg.Connection) -> AsyncIterator[None]:
+    transaction = driver.transaction()
+    await transaction.start()
+    try:
+        yield
+    except BaseException:
+        # Who does not answer a statement will hardly answer this; without it, the connection is closed.
+        with suppress(TimeoutError, *_TRANSIENT):
+            async with asyncio.timeout(UNDO_S):
+                await transaction.rollback()
+        raise
+    await transaction.commit()
+
+
+class Reads:
+    """Reads that may be some seconds behind: a replica's, while there is one that keeps up, or else the primary's."""
+
+    def __init__(self, primary: Database, replica: Database | None) -> None:
+        self._primary = primary
+        self._replica = replica
+        self._written: deque[tuple[float, int]] = deque()
+        self.keeps_up = False
+
+    async def of(self, look: Callable[[Unit], Awaitable[T]]) -> T:
+        """Returns what ``look`` finds, which may be called twice; raises ``Unavailable``."""
+        if self._replica and self.keeps_up:
+            try:
+                async with asyncio.timeout(REPLICA_S), self._replica.read() as unit:
+                    return await look(unit)
+            except (ConfigurationError, TimeoutError, Unavailable) as error:
+                self._note(keeps_up=False, why=type(error).__name__)
+        async with self._primary.read() as unit:
+            return await look(unit)
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """Watches meanwhile how far the replica is behind."""
+        watching = asyncio.create_task(self._watch(self._replica)) if self._replica else None
+        try:
+            yield
+        finally:
+            if watching:
+                watching.cancel()
+                await asyncio.wait({watching})
+
+    async def _watch(self, replica: Database) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(REPLICA_S):
+                    self._note(keeps_up=await self._compare(replica), why="lag")
+            except Exception as error:  # noqa: BLE001 — whatever it is, the primary is there
+                self._note(keeps_up=False, why=type(error).__name__)
+            await asyncio.sleep(REPLICA_WATCH_S)
+
+    async def _compare(self, replica: Database) -> bool:
+        """Says whether a replica has all that was written some seconds ago."""
+        now = asyncio.get_running_loop().time()
+        async with self._primary.read() as unit:
+            self._written.append((now, await written(unit._driver)))
+        while len(self._written) > 1 and self._written[1][0] <= now - REPLICA_LAG_S:
+            self._written.popleft()
+        async with replica.read() as unit:
+            place = await replayed(unit._driver)
+        return place is not None and place >= self._written[0][1]
+
+    def _note(self, *, keeps_up: bool, why: str) -> None:
+        if keeps_up != self.keeps_up:
+            self.keeps_up = keeps_up
+            _log.info("replica_asked") if keeps_up else _log.warning("replica_left_out", reason=why)
 
 
 def _drop(pooled: PoolProxiedConnection) -> None:

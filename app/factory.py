@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from app.bus import Bus
-from app.db import Database
+from app.db import Database, Reads
 from app.errors import ConfigurationError
 from app.llm.gateway import Gateway
 from app.llm.hops import Hop
@@ -32,6 +32,7 @@ from app.services.keys import KeyService
 from app.services.live import LiveService
 from app.services.members import MemberService
 from app.services.rate_limits import RateClass, RateLimits, parse_limit
+from app.services.retention import RetentionService
 from app.services.search import SearchService
 from app.services.sign_in import SignInService
 from app.services.summaries import SummaryService
@@ -64,6 +65,7 @@ class Services:
     live: LiveService
     members: MemberService
     rate_limits: RateLimits
+    retention: RetentionService
     search: SearchService
     sign_in: SignInService
     summaries: SummaryService
@@ -89,7 +91,7 @@ def observed(settings: Settings) -> Iterator[None]:
 def database_url(settings: Settings) -> Iterator[str]:
     """Yields the URL of the configured database, or of PostgreSQL in the data folder while it runs."""
     if settings.database_url:
-        yield settings.database_url.get_secret_value().replace("postgres://", "postgresql://", 1)
+        yield _url(settings.database_url)
         return
     from app.embedded import embedded_server
 
@@ -111,6 +113,11 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
     async with AsyncExitStack() as stack:
         db = Database(url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s)
         stack.push_async_callback(db.close)
+        replica = _replica(settings)
+        if replica:
+            stack.push_async_callback(replica.close)
+        reads = Reads(db, replica)
+        await stack.enter_async_context(reads.watched())
         bus = Bus(db.connect)
         db.on_commit = bus.tell
         stack.push_async_callback(bus.close)
@@ -126,7 +133,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         hops = [hop(settings, model) for model in configured_models(settings)]
         gateway = Gateway(hops, deadline_s=settings.llm_deadline_s)
         feedback = FeedbackService(db, workspaces)
-        search = SearchService(db, workspaces, cursors)
+        search = SearchService(db, reads, workspaces, cursors)
         summaries = SummaryService(db, workspaces, usage, gateway)
         health = HealthService(db, rate_limits, hops)
         await health.check()
@@ -149,6 +156,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             live=LiveService(db, bus, auth, workspaces, summaries),
             members=MemberService(db, cursors),
             rate_limits=rate_limits,
+            retention=RetentionService(workspaces, search, settings.retention_days),
             search=search,
             sign_in=sign_in,
             summaries=summaries,
@@ -163,6 +171,13 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         )
 
 
+def _replica(settings: Settings) -> Database | None:
+    if settings.database_replica_url is None:
+        return None
+    url = _url(settings.database_replica_url)
+    return Database(url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s, server="replica")
+
+
 def limits_of(settings: Settings, key: bytes = b"") -> RateLimits:
     """Returns the rate limits; raises ``ConfigurationError`` for one that is none."""
     texts: dict[RateClass, str] = {kind: getattr(settings, f"rate_limit_{kind}") for kind in RateClass}
@@ -172,6 +187,10 @@ def limits_of(settings: Settings, key: bytes = b"") -> RateLimits:
         except ValueError as error:
             raise ConfigurationError(f"RATE_LIMIT_{kind.upper()}: {error}") from None
     return RateLimits(texts, _plain(settings.rate_limit_storage_url), key=key)
+
+
+def _url(database: SecretStr) -> str:
+    return database.get_secret_value().replace("postgres://", "postgresql://", 1)
 
 
 def _plain(secret: SecretStr | None) -> str | None:

@@ -89,6 +89,7 @@ class Settings(BaseSettings):
 
     data_dir: Path = ROOT / ".data"
     database_url: SecretStr | None = None
+    database_replica_url: SecretStr | None = None
     master_key: SecretStr | None = None
     previous_master_keys: SecretStr | None = None
     secret_key: SecretStr | None = None
@@ -115,12 +116,15 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65_535)] = 8000
     web_concurrency: Annotated[int, Field(ge=1, le=256)] = 1
+    shutdown_delay_s: Annotated[float, Field(ge=0, le=300)] = 5.0
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     metrics_token: Annotated[SecretStr | None, Field(min_length=16, max_length=255)] = None
     worker_metrics_port: Annotated[int | None, Field(ge=1, le=65_535)] = None
     otel_exporter_otlp_endpoint: Annotated[str | None, Field(pattern="^https?://[^@]+$")] = None
     sentry_dsn: SecretStr | None = None
     max_body_bytes: Annotated[int, Field(ge=1_024, le=2**30)] = 16 * 2**20
+
+    retention_days: Annotated[int | None, Field(ge=1, le=36_500)] = None
 
     database_pool_size: Annotated[int, Field(ge=1, le=1_000)] = 10
     database_timeout_s: Annotated[float, Field(gt=0, le=600)] = 8.0
@@ -140,7 +144,7 @@ class Settings(BaseSettings):
     def _anchor(cls, value: Path) -> Path:
         return ROOT / value.expanduser()
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_replica_url")
     @classmethod
     def _check_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value and not value.get_secret_value().startswith(("postgresql://", "postgres://")):

@@ -36,7 +36,11 @@ class Chore(NamedTuple):
     run: Callable[[Services, asyncio.Event], Awaitable[None]]
 
 
-CHORES: tuple[Chore, ...] = ()
+async def _delete_old(services: Services, stopping: asyncio.Event) -> None:
+    await services.retention.run(stopping)
+
+
+CHORES: tuple[Chore, ...] = (Chore("retention", 600.0, _delete_old),)
 
 
 async def work(services: Services, stopping: asyncio.Event) -> None:

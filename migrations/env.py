@@ -1,5 +1,7 @@
 """Runs the migrations: one at a time, each in its own transaction, never waiting long for a lock."""
 
+import time
+
 from alembic import context
 from sqlalchemy import Connection, create_engine, pool, text
 from sqlalchemy.exc import OperationalError
@@ -10,7 +12,7 @@ from app.models import Base
 from app.settings import load_settings
 
 ONE_MIGRATION_AT_A_TIME = 0x6368_6174
-WAIT_FOR_OTHERS = "10min"
+WAIT_FOR_OTHERS_S, LOOK_S = 600.0, 0.2
 LOCK_TIMEOUT = "4s"
 
 
@@ -22,9 +24,13 @@ def migrate(connection: Connection) -> None:
             "Between here and PostgreSQL is a pooler, whose sessions would keep a migration's locks. Migrate with a"
             " DATABASE_URL that goes past it."
         )
-    # Advisory locks obey lock_timeout too, so the patient wait comes first.
-    connection.execute(text(f"SET lock_timeout = '{WAIT_FOR_OTHERS}'"))
-    connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": ONE_MIGRATION_AT_A_TIME})
+    # To build an index concurrently, the other one waits until no older transaction is left: none may wait for it here.
+    until = time.monotonic() + WAIT_FOR_OTHERS_S
+    while not connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": ONE_MIGRATION_AT_A_TIME}):
+        connection.rollback()
+        if time.monotonic() > until:
+            raise ConfigurationError("Another migration has been running for ten minutes.")
+        time.sleep(LOOK_S)
     connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
     connection.commit()
     context.configure(connection=connection, target_metadata=Base.metadata, transaction_per_migration=True)

@@ -1,5 +1,9 @@
 """Migrations against a real PostgreSQL."""
 
+import os
+import subprocess
+import sys
+
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -14,7 +18,7 @@ from app.models import Base
 from app.repositories.queue import NAMES
 from app.services.health import SCHEMA_VERSION
 from app.settings import ROOT
-from tests.conftest import migrate
+from tests.conftest import migrate, url_of
 
 OBJECTS = """
     SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relname NOT LIKE 'alembic_version%'
@@ -76,6 +80,18 @@ def test_the_queue_is_made_as_its_library_would() -> None:
     made = (ROOT / "migrations/versions/2026_11_23_jobs.sql").read_text()
     wanted = QueryBuilderEnvironment(NAMES).build_install_query()
     assert made.splitlines()[1:] == wanted.splitlines()[1:]  # the first tells the library's version
+
+
+def test_two_at_once_wait_for_each_other(postgresql: psycopg.Connection) -> None:
+    before = sorted(postgresql.execute(OBJECTS).fetchall())
+    postgresql.rollback()
+    migrate("base", **server(postgresql))
+    environment = {**os.environ, "DATABASE_URL": url_of(postgresql)}
+    command = [sys.executable, "-m", "alembic", "upgrade", "head"]
+    both = [subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [each.communicate()[1] for each in both]
+    assert [each.returncode for each in both] == [0, 0], said
+    assert sorted(postgresql.execute(OBJECTS).fetchall()) == before
 
 
 def test_a_migration_gives_up_on_a_lock_that_is_not_freed(postgresql: psycopg.Connection) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 import typer
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from app.__main__ import cli
 from app.settings import ROOT, Settings

@@ -18,9 +18,9 @@ import psycopg
 import pytest
 import uvicorn
 
-from app import server
+from app import protocols
+from app.protocols import HEADER_BYTES
 from app.schemas.enums import Role
-from app.server import HEADER_BYTES
 from app.settings import Settings
 from tests.support.api import Workspace, message
 from tests.support.process import serving
@@ -35,8 +35,8 @@ LATE = 3600.0
 @pytest.fixture
 def url(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A server whose patience a test lowers."""
-    monkeypatch.setattr(server, "HEADER_S", LATE)
-    monkeypatch.setattr(server, "BODY_S", LATE)
+    monkeypatch.setattr(protocols, "HEADER_S", LATE)
+    monkeypatch.setattr(protocols, "BODY_S", LATE)
     with running_server(settings) as running:
         yield running
 
@@ -128,7 +128,7 @@ HALF = {
 def test_headers_that_do_not_end_are_not_waited_for(
     url: str, monkeypatch: pytest.MonkeyPatch, half: bytes, before: bytes
 ) -> None:
-    monkeypatch.setattr(server, "HEADER_S", SOON)
+    monkeypatch.setattr(protocols, "HEADER_S", SOON)
     with connection(url) as opened:
         if before:
             opened.sendall(before)
@@ -142,7 +142,7 @@ def test_headers_that_do_not_end_are_not_waited_for(
 
 
 def test_headers_that_drip_have_no_more_time(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HEADER_S", SOON)
+    monkeypatch.setattr(protocols, "HEADER_S", SOON)
     began = time.monotonic()
     with connection(url) as opened:
         opened.settimeout(0.02)
@@ -171,8 +171,8 @@ BODIES = {
 def test_a_body_that_stops_is_not_waited_for(
     url: str, monkeypatch: pytest.MonkeyPatch, half: bytes, before: bytes
 ) -> None:
-    monkeypatch.setattr(server, "HEADER_S", SOON)
-    monkeypatch.setattr(server, "BODY_S", SOON)
+    monkeypatch.setattr(protocols, "HEADER_S", SOON)
+    monkeypatch.setattr(protocols, "BODY_S", SOON)
     with connection(url) as opened:
         if before:
             opened.sendall(before)
@@ -184,7 +184,7 @@ def test_a_body_that_stops_is_not_waited_for(
 
 
 def test_a_body_that_goes_on_has_all_the_time_it_needs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "BODY_S", 2.0)
+    monkeypatch.setattr(protocols, "BODY_S", 2.0)
     body = b'{"api_key": 1}'
     with connection(url) as opened:
         opened.sendall(JSON_POST + f"Content-Length: {len(body)}\r\n\r\n".encode())
@@ -198,8 +198,8 @@ def test_a_body_that_goes_on_has_all_the_time_it_needs(url: str, monkeypatch: py
 def test_nobody_is_cut_off_while_the_service_is_slow(
     url: str, monkeypatch: pytest.MonkeyPatch, postgresql: psycopg.Connection, workspace: Workspace
 ) -> None:
-    monkeypatch.setattr(server, "HEADER_S", SOON)
-    monkeypatch.setattr(server, "BODY_S", SOON)
+    monkeypatch.setattr(protocols, "HEADER_S", SOON)
+    monkeypatch.setattr(protocols, "BODY_S", SOON)
     one = json.dumps(message()).encode()
     rows = [message("c2", f"m{number}") for number in range(2_000)]
     # What the service waits to store, what it reads meanwhile, and then more blank lines than the network holds.
@@ -216,7 +216,7 @@ def test_nobody_is_cut_off_while_the_service_is_slow(
 
 
 def test_requests_sent_ahead_are_answered_in_their_order(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "HEADER_S", SOON)
+    monkeypatch.setattr(protocols, "HEADER_S", SOON)
     with connection(url) as opened:
         opened.sendall(GET + b"GET /none HTTP/1.1\r\nHost: x\r\n\r\n" + GET + b"GET /li")
         said = rest(opened)
@@ -224,7 +224,7 @@ def test_requests_sent_ahead_are_answered_in_their_order(url: str, monkeypatch: 
 
 
 def test_an_answer_that_came_early_is_the_only_one(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "BODY_S", SOON)
+    monkeypatch.setattr(protocols, "BODY_S", SOON)
     with connection(url) as opened:
         opened.sendall(b"POST /chats HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\nContent-Length: 10\r\n\r\nx")
         said = rest(opened)
@@ -259,9 +259,9 @@ def test_a_connection_that_became_another_protocol_is_left_alone(monkeypatch: py
     async def nothing(scope: object, receive: object, send: object) -> None:
         raise NotImplementedError
 
-    monkeypatch.setattr(server, "HEADER_S", SOON)
+    monkeypatch.setattr(protocols, "HEADER_S", SOON)
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(nothing, http=server.BoundedProtocol, ws=Echo, lifespan="off", log_config=None)
+    config = uvicorn.Config(nothing, http=protocols.BoundedProtocol, ws=Echo, lifespan="off", log_config=None)
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]})
     thread.start()
@@ -283,7 +283,7 @@ def test_a_connection_that_became_another_protocol_is_left_alone(monkeypatch: py
 def test_a_stream_that_ends_early_frees_its_idempotency_key(
     url: str, monkeypatch: pytest.MonkeyPatch, workspace: Workspace, end: str
 ) -> None:
-    monkeypatch.setattr(server, "BODY_S", SOON)
+    monkeypatch.setattr(protocols, "BODY_S", SOON)
     nameless = {name: value for name, value in message().items() if name != "message_id"}
     body = (json.dumps(nameless).encode() + b"\n") * 2_500
     whole = post(workspace, "application/x-ndjson", body, "Idempotency-Key: k1\r\n")
@@ -321,7 +321,7 @@ def test_the_real_server_believes_the_proxies_it_is_told_of(settings: Settings) 
 
 
 def test_several_processes_serve_within_the_same_bounds(settings: Settings) -> None:
-    with serving(settings, WEB_CONCURRENCY="2") as running:
+    with serving(settings, WEB_CONCURRENCY="2", SHUTDOWN_DELAY_S="0") as running:
         transport = httpx.HTTPTransport(retries=10)  # it listens soon after
         with httpx.Client(base_url=running.url, transport=transport, timeout=60) as client:
             assert client.get("/readyz").json()["status"] == "ok"

@@ -81,6 +81,13 @@ _PLACES = f"""
 
 _COUNT = "SELECT count(*), coalesce(bool_or(beyond), false) AS beyond FROM ({keys}) AS k"
 
+# Who writes to a conversation just now makes it newer: it is passed over, as is what another worker has in hand.
+_EXPIRED = """
+    SELECT conversation_id, message_count FROM conversations
+    WHERE workspace_id = $1 AND last_message_at < $2 ORDER BY last_message_at, conversation_id LIMIT $3
+    FOR UPDATE SKIP LOCKED
+"""
+
 _IDS = "SELECT conversation_id FROM ({keys}) AS k LIMIT %(limit)s"
 
 
@@ -123,6 +130,20 @@ class SearchRepository:
         keys = by_hits(given, sought) if sought else by_time(given)
         sql, values = bind(_IDS.replace("{keys}", keys), named)
         return [row[0] for row in await self._driver.fetch(sql, *values)]
+
+    async def expired(self, workspace_id: int, before: datetime, limit: int, max_messages: int) -> list[str]:
+        """Locks conversations whose last message is older than a time, and returns their ids, the oldest first.
+
+        They are up to ``limit``, and fewer if they have ``max_messages`` together.
+        """
+        ids: list[str] = []
+        messages = 0
+        for conversation_id, count in await self._driver.fetch(_EXPIRED, workspace_id, before, limit):
+            messages += count
+            if ids and messages > max_messages:
+                break
+            ids.append(conversation_id)
+        return ids
 
     async def _fetch(self, criteria: Criteria, statement: str, more: dict[str, object]) -> list[asyncpg.Record]:
         """Returns the rows of a statement, whose keys are found in the way that reads the least.

@@ -13,7 +13,7 @@ from app.routes.deps import App, address, spend
 from app.routes.operations import Operation
 from app.routes.problems import describe
 from app.schemas import examples
-from app.schemas.health import Health
+from app.schemas.health import STOPPING, Health
 from app.services.rate_limits import RateClass
 
 router = APIRouter(tags=["operations"], route_class=Operation)
@@ -32,13 +32,14 @@ async def get_liveness() -> Response:
     response_model=Health,
     responses={**describe(400), 503: {"model": Health, "description": "Not ready: `checks` says why."}},
 )
-async def get_readiness(app: App) -> Response:
+async def get_readiness(request: Request, app: App) -> Response:
     """Answers 200 when requests can be served and 503 otherwise, with the state of each dependency.
 
     A `degraded` one does not hinder: without a model the built-in engine answers, without the storage of rate limits
     each instance counts alone, and without a worker jobs wait.
     """
-    health = await app.health.ready()
+    stopping = request.scope["state"].get(STOPPING)
+    health = Health(status="unavailable", checks={"process": "stopping"}) if stopping else await app.health.ready()
     return reply(health, 503, {"Retry-After": "2"}) if health.status == "unavailable" else reply(health, 200)
 
 

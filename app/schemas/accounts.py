@@ -255,7 +255,7 @@ class AuditEntry(Schema):
 
     id: str
     created_at: Timestamp
-    actor: Annotated[str, Field(description="`key:<id>`, `member:<id>`, or `operator`: the command line.")]
+    actor: Annotated[str, Field(description="`key:<id>`, `member:<id>`, `operator` (the command line) or `retention`.")]
     action: str
     target: Annotated[str | None, Field(description="What was acted upon.")]
     details: Annotated[dict[str, Any], Field(description="Counts, roles, names of operations.")]

@@ -38,3 +38,6 @@ class Viewer:
 
 OPERATOR = "operator"
 """Who acts through the command line."""
+
+RETENTION = "retention"
+"""Who deletes what is older than RETENTION_DAYS."""

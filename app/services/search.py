@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from datetime import datetime
 
 from cachetools import TTLCache
 
-from app.db import Database, Unit
+from app.db import Database, Reads, Unit
 from app.errors import FieldError, Invalid, TooManyToDelete
 from app.repositories.criteria import STEP, Criteria
 from app.repositories.search import MATCHES_SHOWN, Places
@@ -14,11 +15,12 @@ from app.schemas.chats import (
     ConversationItem,
     ConversationList,
     DeletedConversations,
+    DeletedRows,
     Match,
     NumberedConversationList,
 )
 from app.schemas.search import ConversationFilter, ConversationQuery, DeleteQuery, UserQuery
-from app.schemas.viewer import Viewer
+from app.schemas.viewer import RETENTION, Viewer
 from app.security.blind_index import keyword_hash, search_pads
 from app.security.cursors import CursorSigner, time_at
 from app.security.encryption import MESSAGE, WorkspaceKeys
@@ -32,6 +34,9 @@ SNIPPET_CHARACTERS = 2_000_000
 OPENED_AT_ONCE = 10
 """Of how many conversations the matches, at most a mebibyte each, are in memory together."""
 
+EXPIRED_AT_ONCE, EXPIRED_MESSAGES = 500, 20_000
+"""How many conversations go in one transaction because of their age, and how many messages, but for a longer one."""
+
 KEPT = 1_000
 """How many conversations a sender has of whom it is remembered how many, and which place is where."""
 
@@ -43,10 +48,11 @@ KEPT_AT_MOST = 10_000_000
 
 
 class SearchService:
-    """Conversations of the viewer's workspace by filter."""
+    """Conversations of the viewer's workspace by filter. What is shown may be behind; what is acted upon is not."""
 
-    def __init__(self, db: Database, workspaces: WorkspaceService, cursors: CursorSigner) -> None:
+    def __init__(self, db: Database, reads: Reads, workspaces: WorkspaceService, cursors: CursorSigner) -> None:
         self._db = db
+        self._reads = reads
         self._workspaces = workspaces
         self._cursors = cursors
         self._places: TTLCache[Criteria, Places] = TTLCache(KEPT_AT_MOST, KEPT_S, getsizeof=lambda each: each.total)
@@ -61,10 +67,13 @@ class SearchService:
             after = time_at(time), conversation_id
         keys = await self._workspaces.keys(viewer.workspace_id)
         criteria = _criteria(keys, wanted)
-        async with self._db.read() as unit:
+
+        async def look(unit: Unit) -> tuple[list[Conversation], list[ConversationItem]]:
             found = await unit.search.page(criteria, after, query.limit + 1)
-            shown = found[: query.limit]
-            data = await _items(unit, keys, criteria, shown)
+            return found, await _items(unit, keys, criteria, found[: query.limit])
+
+        found, data = await self._reads.of(look)
+        shown = found[: query.limit]
         has_more = len(found) > len(shown)
         position = [shown[-1]["last_message_at"], shown[-1]["conversation_id"]] if has_more else None
         return {
@@ -78,7 +87,8 @@ class SearchService:
         wanted = ConversationFilter.of(query, user_id=user_id)
         keys = await self._workspaces.keys(viewer.workspace_id)
         criteria = _criteria(keys, wanted)
-        async with self._db.read() as unit:
+
+        async def look(unit: Unit) -> tuple[Places, list[ConversationItem]]:
             places = self._places.get(criteria)
             if places is None:
                 deep = query.page * query.limit > STEP
@@ -92,7 +102,9 @@ class SearchService:
             if mark <= len(places.marks):
                 after = places.marks[mark - 1] if mark else None
                 found = await unit.search.page(criteria, after, query.limit, skip)
-            data = await _items(unit, keys, criteria, found)
+            return places, await _items(unit, keys, criteria, found)
+
+        places, data = await self._reads.of(look)
         total, pages = places.total, math.ceil(places.total / query.limit)
         return {
             "data": data,
@@ -126,11 +138,28 @@ class SearchService:
             if len(ids) > query.max_delete_count:
                 detail = "More conversations match than max_delete_count allows. Nothing was deleted."
                 raise TooManyToDelete(detail, (FieldError("max_delete_count", TooManyToDelete.code, detail),))
-            targets = {conversation_id: conversation_target(keys, conversation_id) for conversation_id in ids}
             filters = sorted(name for name, value in wanted if value is not None)
-            deleted = await unit.chats.delete(viewer.caller, targets, {"filters": filters})
-            announce(unit, keys, ids)
+            deleted = await _delete(unit, keys, viewer.caller, ids, filters=filters)
         return DeletedConversations(deleted=deleted)
+
+    async def expire(self, workspace_id: int, before: datetime) -> int:
+        """Removes some of the conversations whose last message is older than a time; returns how many."""
+        keys = await self._workspaces.keys(workspace_id)
+        async with self._db.write() as unit:
+            ids = await unit.search.expired(workspace_id, before, EXPIRED_AT_ONCE, EXPIRED_MESSAGES)
+            if ids:
+                await _delete(unit, keys, (workspace_id, RETENTION), ids, before=before)
+        return len(ids)
+
+
+async def _delete(
+    unit: Unit, keys: WorkspaceKeys, caller: tuple[int, str], ids: Sequence[str], **details: object
+) -> DeletedRows:
+    """Removes conversations and everything derived from them; the audit log gets the details."""
+    targets = {conversation_id: conversation_target(keys, conversation_id) for conversation_id in ids}
+    deleted = await unit.chats.delete(caller, targets, details)
+    announce(unit, keys, ids)
+    return deleted
 
 
 def _criteria(keys: WorkspaceKeys, wanted: ConversationFilter) -> Criteria:

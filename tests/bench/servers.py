@@ -110,6 +110,7 @@ def service(url: str, through: str, folder: Path, workers: int) -> Iterator[Side
         "MASTER_KEY": secrets.token_hex(32),
         "SECRET_KEY": secrets.token_hex(32),
         "LOG_LEVEL": "info",
+        "SHUTDOWN_DELAY_S": "0",
         "DATABASE_POOL_SIZE": str(POOL_SIZE),
         **LIMITS,
     }
@@ -118,7 +119,7 @@ def service(url: str, through: str, folder: Path, workers: int) -> Iterator[Side
     command = [sys.executable, "-m", "app", "serve"]
     with psycopg.connect(url, autocommit=True) as connection:
         workspace_id = _fetch(connection, "SELECT workspace_id FROM workspaces")
-        with _running("service", command, environment, "/readyz", folder) as (address, process, start_s):
+        with started("service", command, environment, "/readyz", folder) as (address, process, start_s):
             yield Side("service", address, key, connection, workspace_id, process, start_s)
 
 
@@ -138,13 +139,13 @@ def yardstick(url: str, through: str, folder: Path, workers: int) -> Iterator[Si
     with psycopg.connect(url, autocommit=True) as connection:
         names = "workspace_id, name, master_key_id, wrapped_key"
         connection.execute(f"INSERT INTO workspaces ({names}) VALUES (%s, 'bench', '-', '')".encode(), [WORKSPACE])
-        with _running("yardstick", command, environment, "/", folder) as (address, process, start_s):
+        with started("yardstick", command, environment, "/", folder) as (address, process, start_s):
             yield Side("yardstick", address, "-", connection, WORKSPACE, process, start_s)
 
 
 @contextmanager
-def pgbouncer(server: str, folder: Path) -> Iterator[tuple[str, int]]:
-    """Runs PgBouncer in transaction mode before the benchmark's own PostgreSQL, all as the service's role.
+def pgbouncer(server: str, folder: Path, port: int = 5432) -> Iterator[tuple[str, int]]:
+    """Runs PgBouncer in transaction mode before a PostgreSQL whose socket is in the URL, all as the service's role.
 
     Yields the server's URL through it, and its process.
     """
@@ -165,10 +166,10 @@ def pgbouncer(server: str, folder: Path) -> Iterator[tuple[str, int]]:
     }
     lines = "\n".join(f"{name} = {value}" for name, value in settings.items())
     file = folder / "pgbouncer.ini"
-    file.write_text(f"[databases]\n* = host={host} user={APP_ROLE}\n[pgbouncer]\n{lines}\n")
+    file.write_text(f"[databases]\n* = host={host} port={port} user={APP_ROLE}\n[pgbouncer]\n{lines}\n")
     command = ["pgbouncer", "-q", str(file)]
     if os.getuid() == 0:  # which it refuses to be
-        name = pwd.getpwuid((folder / "pg").stat().st_uid).pw_name
+        name = pwd.getpwuid(Path(host).stat().st_uid).pw_name
         command += ["-u", name]
         (folder / "pgbouncer.log").touch()
         for each in (folder / "pgbouncer.log", file):
@@ -194,15 +195,16 @@ def free_port() -> int:
 
 
 @contextmanager
-def _running(
-    name: str, command: list[str], environment: dict[str, str], path: str, folder: Path
+def started(
+    name: str, command: list[str], environment: dict[str, str], path: str, folder: Path, port: int | None = None
 ) -> Iterator[tuple[str, subprocess.Popen[bytes], float]]:
-    port, log = free_port(), folder / f"{name}.log"
+    """Runs a server until the end, once it answers a path; yields its URL, its process and how long that took."""
+    port, log = port or free_port(), folder / f"{name}.log"
     command = [*command, "--port", str(port)] if name == "yardstick" else command
     everything = {**os.environ, **environment, "HOST": "127.0.0.1", "PORT": str(port)}
     began = time.perf_counter()
     with (
-        log.open("wb") as stream,
+        log.open("ab") as stream,
         _stopped(subprocess.Popen(command, cwd=ROOT, env=everything, stdout=stream, stderr=stream)) as process,
     ):
         url = f"http://127.0.0.1:{port}"

@@ -5,7 +5,7 @@ import re
 import tomllib
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from app.settings import ROOT
 

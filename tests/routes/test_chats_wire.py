@@ -10,8 +10,8 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
+from app.protocols import PROTOCOLS
 from app.schemas.enums import Role
-from app.server import PROTOCOLS
 from tests.support.api import Workspace, message
 
 

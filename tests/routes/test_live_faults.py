@@ -147,7 +147,7 @@ async def test_the_servers_end_closes_sockets_with_1012_and_its_log_names_no_con
 ) -> None:
     await workspace.editor.post("/chats", json=message("ana@example.com"))
     headers = bearer(workspace.keys[Role.EDITOR])
-    with serving(settings, LOG_LEVEL="debug") as server:
+    with serving(settings, LOG_LEVEL="debug", SHUTDOWN_DELAY_S="0") as server:
         assert (await refused(server.url, headers, "absent"))[0] == 404
         async with following(server.url, headers, "ana@example.com") as opened:
             await opened.next()

@@ -77,6 +77,7 @@ SETTINGS = {
     "metrics_token": Kind.WATCHING,
     "sentry_dsn": Kind.WATCHING,
     "database_url": Kind.PASSWORD,
+    "database_replica_url": Kind.PASSWORD,
     "rate_limit_storage_url": Kind.PASSWORD,
 }
 

@@ -17,8 +17,8 @@ class Metrics(Counter[Sample]):
         return sum(value for (found, has), value in self.items() if found == name and wanted <= has)
 
     def labels(self, label: str) -> set[str]:
-        """Returns every value of a label."""
-        return {value for _, has in self for name, value in has if name == label}
+        """Returns every value of a label of what was counted."""
+        return {value for (_, has), count in self.items() if count for name, value in has if name == label}
 
 
 def parsed(text: str) -> Metrics:

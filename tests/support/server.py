@@ -9,7 +9,7 @@ import uvicorn
 
 from app.factory import Services, build
 from app.main import create_app
-from app.server import PROTOCOLS
+from app.protocols import PROTOCOLS
 from app.settings import Settings
 
 

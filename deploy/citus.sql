@@ -1,0 +1,41 @@
+-- Distributes the schema over a Citus cluster (12 or newer) by workspace: psql --file deploy/citus.sql, once, as the owner,
+-- right after `alembic upgrade head`. A workspace's rows are together on one node; every statement names the workspace, so
+-- it goes to that node alone. A test holds this file, the keys and the statements together.
+--
+-- Citus itself was not available to run this against. Try first of all to store into a conversation that exists: the insert
+-- writes three tables and calls align_participants(), which queries a distributed table from within a node. That takes the
+-- setting below; should Citus refuse the statement all the same, it has to be sent in parts.
+BEGIN;
+
+ALTER DATABASE :"DBNAME" SET citus.allow_nested_distributed_execution = on;
+
+-- On every node, since rows of all workspaces refer to them, and their other keys are unique across workspaces.
+SELECT create_reference_table('workspaces');
+SELECT create_reference_table('users');
+
+SELECT create_distributed_table('conversations', 'workspace_id');
+SELECT create_distributed_table('messages', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('participants', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('summaries', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('insights', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('feedback', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('analysis_claims', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('jobs', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('job_items', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('idempotency_keys', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('memberships', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('api_keys', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('sessions', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('audit_log', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('llm_calls', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('budgets', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('spending', 'workspace_id', colocate_with => 'conversations');
+
+-- Stay on the coordinator: oauth_states, alembic_version, and the queue in the schema pgqueuer with its triggers. They are
+-- small, and no row of another table refers to them. A job and its place in the queue are then one transaction on two
+-- nodes, which Citus commits in two phases (max_prepared_transactions above 0 on the nodes).
+--
+-- Triggers on distributed tables: none. One that touches only rows of its own workspace may be made with
+-- citus.enable_unsafe_triggers = on, and is named here.
+
+COMMIT;
