@@ -36,7 +36,15 @@ class Chore(NamedTuple):
     run: Callable[[Services, asyncio.Event], Awaitable[None]]
 
 
-CHORES: tuple[Chore, ...] = ()
+FOLD_EVERY_S = 10.0
+"""How often what has changed is added to the counts that trends are made of."""
+
+
+async def _fold_trends(services: Services, stopping: asyncio.Event) -> None:
+    await services.trends.fold_all(stopping)
+
+
+CHORES: tuple[Chore, ...] = (Chore("fold_trends", FOLD_EVERY_S, _fold_trends),)
 
 
 async def work(services: Services, stopping: asyncio.Event) -> None:
