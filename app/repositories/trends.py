@@ -250,7 +250,11 @@ def _statement(metric: Metric, interval: Interval, given: frozenset[str]) -> str
 
     def counted(columns: str, span: str, condition: str, since: str = "since", until: str = "until") -> str:
         if found is not _CHANGED:
-            return "SELECT " + ", ".join(f"NULL::{_TYPES[name]}" for name in columns.split(", ")) + " WHERE false"
+            return (
+                "SELECT "
+                + ", ".join(f"NULL::{_TYPES.get(name, 'text')}" for name in columns.split(", "))
+                + " WHERE false"
+            )
         every = " AND ".join([condition, *labels])
         return _COUNTED.format(columns=columns, span=span, conditions=every, since=since, until=until)
 
