@@ -3,7 +3,7 @@
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import ARRAY, DateTime, Index, Integer, Text
+from sqlalchemy import ARRAY, DateTime, Index, Integer, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, BigId, ClientId, Time, one_of
@@ -15,29 +15,40 @@ class Span(StrEnum):
     """How much time a count is about, in UTC."""
 
     HOUR = "hour"
+    DAY = "day"
     MONTH = "month"
 
 
 class TrendCount(Base):
-    """Conversations that began in a span; no row counts none.
+    """Conversations that began in a span, and those of them that have a label; no row counts none.
 
-    ``keyword`` is a keyed hash, or empty: then all conversations are counted. Without an analysis the labels are empty.
+    ``keyword`` is a keyed hash, or empty: then all conversations are counted, by the hour too.
     """
 
     __tablename__ = "trend_counts"
     __table_args__ = (
         one_of("span", Span),
-        # What was commonest in a range; the key finds the course of one keyword.
-        Index("trend_counts_starts_at_idx", "workspace_id", "span", "starts_at"),
+        # The commonest keywords of a month.
+        Index(
+            "trend_counts_commonest_idx",
+            *("workspace_id", "starts_at", "conversations"),
+            postgresql_where=text("span = 'month' AND keyword <> ''"),
+        ),
     )
 
     workspace_id: Mapped[BigId] = mapped_column(primary_key=True)
-    span: Mapped[str] = mapped_column(_Word, primary_key=True)
     keyword: Mapped[str] = mapped_column(_Word, primary_key=True)
+    span: Mapped[str] = mapped_column(_Word, primary_key=True)
     starts_at: Mapped[Time] = mapped_column(primary_key=True)
-    sentiment: Mapped[str] = mapped_column(_Word, primary_key=True)
-    outcome: Mapped[str] = mapped_column(_Word, primary_key=True)
     conversations: Mapped[int] = mapped_column(Integer)
+    positive: Mapped[int] = mapped_column(Integer)
+    neutral: Mapped[int] = mapped_column(Integer)
+    negative: Mapped[int] = mapped_column(Integer)
+    mixed: Mapped[int] = mapped_column(Integer)
+    yes: Mapped[int] = mapped_column(Integer)
+    no: Mapped[int] = mapped_column(Integer)
+    maybe: Mapped[int] = mapped_column(Integer)
+    curious: Mapped[int] = mapped_column(Integer)
 
 
 class TrendChange(Base):

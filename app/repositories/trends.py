@@ -1,20 +1,14 @@
-"""Counts of conversations by when they began. Written for the driver: one statement a question.
-
-What was counted and what changed since are read by one statement, so that together they are exact.
-"""
+"""Counts of conversations by when they began. Written for the driver: one statement a question."""
 
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
 from typing import NamedTuple
 
 import asyncpg
 
-from app.repositories.criteria import SHORT, bind
+from app.repositories.criteria import bind
+from app.repositories.trend_statement import is_counted, statement
 from app.schemas.enums import Interval, Metric
-
-SCANNED = 100_000
-"""How many conversations are read one by one."""
 
 FOLDED = 1_000
 """How many changed conversations one statement adds to the counts."""
@@ -22,89 +16,9 @@ FOLDED = 1_000
 LOOKED_AT = 10_000
 """In how many changed conversations workspaces are looked for."""
 
-_COLUMNS = "c.first_message_at, c.sentiment, c.outcome, c.keyword_hashes"
-
-# What is not counted yet, and what is counted and not so any more.
-_CHANGED = f"""
-    SELECT {_COLUMNS}, 1 AS n FROM trend_changes AS t
-    JOIN conversations AS c ON c.workspace_id = %(workspace)s AND c.conversation_id = t.conversation_id
-    WHERE t.workspace_id = %(workspace)s
-    UNION ALL
-    SELECT c.first_message_at, c.sentiment, c.outcome, c.keyword_hashes, -1 FROM trend_changes AS c
-    WHERE c.workspace_id = %(workspace)s AND c.first_message_at IS NOT NULL
-"""  # noqa: S608 — only constants
-
-# When a conversation ended tells when it began but for a day; those that took longer have an index of their own.
-_OF_USER = f"""
-    SELECT * FROM (
-        SELECT {_COLUMNS}, 1 AS n FROM participants AS p
-        JOIN conversations AS c ON c.workspace_id = %(workspace)s AND c.conversation_id = p.conversation_id
-        WHERE p.workspace_id = %(workspace)s AND p.user_id = %(user)s
-        AND p.last_message_at >= %(since)s::text::timestamptz
-        AND p.last_message_at < %(until)s::text::timestamptz + {SHORT}
-        UNION ALL
-        SELECT {_COLUMNS}, 1 FROM conversations AS c
-        WHERE c.workspace_id = %(workspace)s AND c.last_message_at >= %(until)s::text::timestamptz + {SHORT}
-        AND c.last_message_at - c.first_message_at > {SHORT} AND c.first_message_at < %(until)s::text::timestamptz
-        AND EXISTS (
-            SELECT FROM participants AS p WHERE p.workspace_id = %(workspace)s
-            AND p.conversation_id = c.conversation_id AND p.user_id = %(user)s OFFSET 0
-        )
-    ) AS c LIMIT {SCANNED + 1}
-"""  # noqa: S608 — only constants
-
-_WITH_KEYWORD = f"""
-    SELECT {_COLUMNS}, 1 AS n FROM conversations AS c
-    WHERE c.workspace_id = %(workspace)s AND c.keyword_hashes @> ARRAY[%(keyword)s::text] LIMIT {SCANNED + 1}
-"""  # noqa: S608 — only constants
-
-_IN_RANGE = """first_message_at >= %(since)s::text::timestamptz AND first_message_at < %(until)s::text::timestamptz"""
-_LABELS = {"sentiment": "sentiment = %(sentiment)s::text", "outcome": "outcome = %(outcome)s::text"}
-_HAS_KEYWORD = "keyword_hashes @> ARRAY[%(keyword)s::text]"
-_COUNTED = """
-    SELECT {columns} FROM trend_counts
-    WHERE workspace_id = %(workspace)s AND span = '{span}'
-    AND starts_at >= %({since})s::text::timestamptz AND starts_at < %({until})s::text::timestamptz AND {conditions}
-"""
-_TYPES = dict.fromkeys(("keyword", "sentiment", "outcome"), "text") | {
-    "starts_at": "timestamptz",
-    "conversations": "int",
-}
-
-# A label is missing where no analysis is.
-_STATEMENT = """
-    WITH found AS MATERIALIZED ({found}), rows AS MATERIALIZED (SELECT * FROM found WHERE {conditions}), {top}
-    SELECT 'read' AS kind, NULL::timestamptz AS starts_at, NULL::text AS name, count(*) AS n FROM found
-    UNION ALL
-    SELECT 'conversations', date_trunc('{interval}', starts_at, 'UTC'), name, sum(n) FROM (
-        SELECT starts_at, name, sum(conversations) AS n FROM ({counted}) AS c (starts_at, name, conversations)
-        GROUP BY 1, 2
-        UNION ALL
-        SELECT first_message_at, coalesce({label}, ''), n FROM rows
-    ) AS c GROUP BY 2, 3 HAVING sum(n) <> 0
-    {keywords}
-"""
-_TOP = """
-    top AS MATERIALIZED (
-        SELECT keyword, sum(n) AS n FROM (
-            {counted}
-            UNION ALL
-            SELECT k.keyword, n FROM rows CROSS JOIN LATERAL unnest(keyword_hashes) AS k (keyword)
-        ) AS c (keyword, n)
-        GROUP BY keyword HAVING sum(n) >= %(min_count)s::bigint
-        ORDER BY sum(n) DESC, keyword LIMIT %(shown)s::bigint
-    )
-"""
-_COURSES = """
-    UNION ALL SELECT 'keyword', NULL, keyword, n FROM top
-    UNION ALL
-    SELECT 'keyword', date_trunc('{interval}', starts_at, 'UTC'), keyword, sum(n) FROM (
-        {counted}
-        UNION ALL
-        SELECT k.keyword, first_message_at, n FROM rows CROSS JOIN LATERAL unnest(keyword_hashes) AS k (keyword)
-        WHERE k.keyword = ANY (ARRAY(SELECT keyword FROM top))
-    ) AS c (keyword, starts_at, n) GROUP BY 2, 3 HAVING sum(n) >= %(min_count)s::bigint
-"""
+DEPTH = 64
+"""How many of a month's commonest keywords are compared at first; if that is too few to be sure, ``DEEPER`` more."""
+DEEPER = 8
 
 # The inverted index finds all that have a keyword, but only one of them is opened.
 _TEXTS = """
@@ -158,23 +72,33 @@ class TrendCriteria(NamedTuple):
     shown: int
 
 
-class Point(NamedTuple):
-    """Conversations that began in an interval; without one, in the whole range."""
+class IntervalRow(NamedTuple):
+    """Conversations that began in an interval, those of them that are analysed, and those by ``LABELS`` of a metric."""
+
+    starts_at: datetime
+    conversations: int
+    analysed: int
+    by_label: list[int]
+
+
+class KeywordRow(NamedTuple):
+    """Conversations with a keyword that began in an interval; without one, in the whole range."""
 
     starts_at: datetime | None
-    name: str
+    keyword_hash: str
     conversations: int
 
 
 class TrendRows(NamedTuple):
-    """Conversations by label, empty without an analysis; by the hash of a keyword; and how many were read one by one.
+    """Counts, and how many conversations were read one by one: beyond ``SCANNED``, the counts lack some.
 
-    If these are more than ``SCANNED``, some are missing.
+    ``changed`` says that these were those that had changed since the others were counted.
     """
 
-    by_label: list[Point]
-    by_keyword: list[Point]
+    intervals: list[IntervalRow]
+    keywords: list[KeywordRow]
     read: int
+    changed: bool
 
 
 class SealedKeywords(NamedTuple):
@@ -202,18 +126,29 @@ class TrendRepository:
             "last_month": c.last_month.isoformat(),
             "min_count": c.min_count,
             "shown": c.shown,
+            "depth": DEPTH,
         }
         filters = {"user": c.user_id, "sentiment": c.sentiment, "outcome": c.outcome, "keyword": c.keyword_hash}
         given = {name: value for name, value in filters.items() if value is not None}
-        sql, bound = bind(_statement(c.metric, c.interval, frozenset(given)), {**values, **given})
-        found = TrendRows([], [], 0)
-        for kind, starts_at, name, count in await self._driver.fetch(sql, *bound):
-            if kind == "read":
-                found = found._replace(read=count)
-            else:
-                points = found.by_label if kind == "conversations" else found.by_keyword
-                points.append(Point(starts_at, name, int(count)))
-        return found
+        changed = is_counted(c.metric, c.interval, frozenset(given))
+        sql = statement(c.metric, c.interval, c.sentiment or c.outcome, frozenset(given))
+        while True:
+            numbered, bound = bind(sql, {**values, **given})
+            found = TrendRows([], [], 0, changed)
+            beyond = 0
+            for kind, starts_at, name, counts in await self._driver.fetch(numbered, *bound):
+                if kind == "interval":
+                    found.intervals.append(IntervalRow(starts_at, counts[0], counts[1], counts[2:]))
+                elif kind == "keyword":
+                    found.keywords.append(KeywordRow(starts_at, name, counts[0]))
+                elif kind == "read":
+                    found = found._replace(read=counts[0])
+                else:
+                    beyond = counts[0]
+            totals = [row.conversations for row in found.keywords if row.starts_at is None]
+            if beyond < c.min_count or (len(totals) == c.shown and beyond <= min(totals)):
+                return found
+            values["depth"] = DEEPER * int(str(values["depth"]))
 
     async def texts(self, workspace_id: int, keyword_hashes: Sequence[str]) -> dict[str, SealedKeywords]:
         """Returns for each keyword that some conversation has where to read it."""
@@ -233,50 +168,3 @@ class TrendRepository:
     async def to_fold(self) -> list[int]:
         """Returns workspaces with conversations that changed."""
         return [row[0] for row in await self._driver.fetch(_TO_FOLD)]
-
-
-@cache
-def _statement(metric: Metric, interval: Interval, given: frozenset[str]) -> str:
-    """Returns the statement, whose rows are kind, start, label or keyword, and how many conversations."""
-    labels = [condition for name, condition in _LABELS.items() if name in given]
-    conditions = [_IN_RANGE, *labels, *([_HAS_KEYWORD] if "keyword" in given else [])]
-    # Nothing is counted by sender, nor by two keywords.
-    found = _CHANGED
-    if "user" in given:
-        found = _OF_USER
-    elif "keyword" in given and metric is Metric.KEYWORDS:
-        found = _WITH_KEYWORD
-    label = "outcome" if metric is Metric.OUTCOME else "sentiment"
-
-    def counted(columns: str, span: str, condition: str, since: str = "since", until: str = "until") -> str:
-        if found is not _CHANGED:
-            return (
-                "SELECT "
-                + ", ".join(f"NULL::{_TYPES.get(name, 'text')}" for name in columns.split(", "))
-                + " WHERE false"
-            )
-        every = " AND ".join([condition, *labels])
-        return _COUNTED.format(columns=columns, span=span, conditions=every, since=since, until=until)
-
-    span = "month" if interval is Interval.MONTH else "hour"
-    of = "keyword = %(keyword)s::text" if "keyword" in given else "keyword = ''"
-    top, keywords = "none AS (SELECT)", ""
-    if metric is Metric.KEYWORDS:
-        arms = [
-            counted("keyword, conversations", "month", "keyword <> ''", "first_month", "last_month"),
-            counted("keyword, conversations", "hour", "keyword <> ''", "since", "first_month"),
-            counted("keyword, conversations", "hour", "keyword <> ''", "last_month", "until"),
-        ]
-        top = _TOP.format(counted=" UNION ALL ".join(arms))
-        course = counted("starts_at, conversations", span, "keyword = top.keyword")
-        course = f"SELECT top.keyword, k.* FROM top CROSS JOIN LATERAL ({course}) AS k"  # noqa: S608 — only constants
-        keywords = _COURSES.format(counted=course, interval=interval)
-    return _STATEMENT.format(
-        found=found,
-        conditions=" AND ".join(conditions),
-        top=top,
-        counted=counted(f"starts_at, {label}, conversations", span, of),
-        label=label,
-        interval=interval,
-        keywords=keywords,
-    )

@@ -8,8 +8,9 @@ import orjson
 
 from app.db import Database
 from app.errors import FieldError, TooManyConversations, TooManyIntervals
-from app.repositories.trends import SCANNED, Point, SealedKeywords, TrendCriteria
-from app.schemas.enums import Interval, Metric, Outcome, Sentiment
+from app.repositories.trend_statement import LABELS, SCANNED
+from app.repositories.trends import SealedKeywords, TrendCriteria, TrendRows
+from app.schemas.enums import Interval, Metric
 from app.schemas.trends import INTERVALS, KEYWORDS, TrendInterval, TrendQuery, Trends, TrendTotals
 from app.schemas.viewer import Viewer
 from app.security.blind_index import keyword_hash
@@ -25,7 +26,6 @@ FOLD_FROM = 2_000
 FIRST = datetime.min.replace(tzinfo=UTC)
 LAST = datetime.max.replace(tzinfo=UTC)
 _STEPS = {Interval.HOUR: timedelta(hours=1), Interval.DAY: timedelta(days=1), Interval.WEEK: timedelta(weeks=1)}
-_LABELS = {Metric.SENTIMENT: [*map(str, Sentiment)], Metric.OUTCOME: [*map(str, Outcome)]}
 
 
 class TrendService:
@@ -58,17 +58,15 @@ class TrendService:
         criteria = _criteria(keys, query, since, until)
         async with self._db.read() as unit:
             found = await unit.trends.counts(criteria)
-            hashes = [point.name for point in found.by_keyword if point.starts_at is None]
+            hashes = [row.keyword_hash for row in found.keywords if row.starts_at is None]
             sealed = await unit.trends.texts(viewer.workspace_id, hashes) if hashes else {}
-        # What is read one by one has changed, unless nobody counts by what is asked for.
-        scanned = query.user_id is not None or (query.keyword is not None and query.metric is Metric.KEYWORDS)
-        if scanned and found.read > SCANNED:
+        if found.changed and found.read > FOLD_FROM:
+            self._fold_soon(viewer.workspace_id)
+        elif not found.changed and found.read > SCANNED:
             detail = f"More than {SCANNED:,} conversations would have to be read one by one."
             raise TooManyConversations(detail + " Choose a shorter range, or another filter.")
-        if not scanned and found.read > FOLD_FROM:
-            self._fold_soon(viewer.workspace_id)
         texts = {name: text for name in hashes if (text := _text(keys, name, sealed.get(name)))}
-        totals, data = _counted(query.metric, starts, found.by_label, found.by_keyword, texts)
+        totals, data = _counted(query.metric, starts, found, texts)
         return {
             "metric": query.metric,
             "interval": query.interval,
@@ -197,21 +195,25 @@ def _text(keys: WorkspaceKeys, name: str, sealed: SealedKeywords | None) -> str 
 
 
 def _counted(
-    metric: Metric, starts: list[datetime], by_label: list[Point], by_keyword: list[Point], texts: dict[str, str]
+    metric: Metric, starts: list[datetime], found: TrendRows, texts: dict[str, str]
 ) -> tuple[TrendTotals, list[TrendInterval]]:
-    labels = _LABELS.get(metric, [])
+    labels = LABELS.get(metric, ())
     totals: TrendTotals = {"conversations": 0, "analysed": 0, "counts": dict.fromkeys(labels, 0)}
-    data: dict[datetime | None, TrendInterval] = {
+    data: dict[datetime, TrendInterval] = {
         start: {"start": start, "conversations": 0, "analysed": 0, "counts": dict.fromkeys(labels, 0)}
         for start in starts
     }
-    for start, label, count in by_label:
-        for each in (data[start], totals):
-            each["conversations"] += count
-            each["analysed"] += count if label else 0
-            if label in each["counts"]:
-                each["counts"][label] += count
-    named = [(count, texts[name], start) for start, name, count in by_keyword if name in texts]
-    for count, text, start in sorted(named, key=lambda each: (-each[0], each[1])):
-        (totals if start is None else data[start])["counts"][text] = count
+    for row in found.intervals:
+        each = data[row.starts_at]
+        each["conversations"], each["analysed"] = row.conversations, row.analysed
+        each["counts"] = dict(zip(labels, row.by_label, strict=True))
+        totals["conversations"] += row.conversations
+        totals["analysed"] += row.analysed
+        for label, count in each["counts"].items():
+            totals["counts"][label] += count
+    named = [
+        (each.conversations, texts[each.keyword_hash], each) for each in found.keywords if each.keyword_hash in texts
+    ]
+    for count, text, keyword in sorted(named, key=lambda each: (-each[0], each[1])):
+        (totals if keyword.starts_at is None else data[keyword.starts_at])["counts"][text] = count
     return totals, [*data.values()]

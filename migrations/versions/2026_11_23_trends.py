@@ -1,4 +1,4 @@
-"""Counts of conversations by hour and month, label and keyword, kept as conversations come, change and go."""
+"""Counts of conversations by when they began, label and keyword, kept as conversations come, change and go."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,42 +12,49 @@ ROLE = "chat_insights_app"
 TABLES = ("trend_counts", "trend_changes")
 FUNCTIONS = ("note_trend_change", "forget_trends", "fold_trend_changes", "count_trends")
 
+LABELS = {
+    "sentiment": ("positive", "neutral", "negative", "mixed"),
+    "outcome": ("yes", "no", "maybe", "curious"),
+}
+COUNTS = ("conversations", *LABELS["sentiment"], *LABELS["outcome"])
+
 # Adds what is given, conversation by conversation and keyword by keyword ('' is every conversation), to the counts, or
 # takes it away. All who do so lock the counts in one order. A count of nothing is no row: it would name a keyword that
 # no conversation has any more.
-COUNT = """
+COUNT = f"""
 CREATE FUNCTION count_trends(
     of_workspace bigint, of_keywords text[], began_at timestamptz[], of_sentiments text[], of_outcomes text[],
     of_signs integer[]
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    spans text[];
     keywords text[];
+    spans text[];
     starts timestamptz[];
-    sentiments text[];
-    outcomes text[];
 BEGIN
     WITH written AS (
-        INSERT INTO trend_counts AS t (workspace_id, span, keyword, starts_at, sentiment, outcome, conversations)
-        SELECT of_workspace, s.span, g.keyword, date_trunc(s.span, g.began_at, 'UTC'), g.sentiment, g.outcome,
-            sum(g.sign)
+        INSERT INTO trend_counts AS t (workspace_id, keyword, span, starts_at, {", ".join(COUNTS)})
+        SELECT of_workspace, g.keyword, s.span, date_trunc(s.span, g.began_at, 'UTC'), sum(g.sign), {
+    ", ".join(
+        f"coalesce(sum(g.sign) FILTER (WHERE g.{column} = '{label}'), 0)"
+        for column, labels in LABELS.items()
+        for label in labels
+    )
+}
         FROM unnest(of_keywords, began_at, of_sentiments, of_outcomes, of_signs)
             AS g (keyword, began_at, sentiment, outcome, sign)
-        CROSS JOIN (VALUES ('hour'), ('month')) AS s (span)
-        GROUP BY 2, 3, 4, 5, 6 HAVING sum(g.sign) <> 0 ORDER BY 2, 3, 4, 5, 6
-        ON CONFLICT (workspace_id, span, keyword, starts_at, sentiment, outcome) DO UPDATE
-            SET conversations = t.conversations + excluded.conversations
-        RETURNING t.span, t.keyword, t.starts_at, t.sentiment, t.outcome, t.conversations
+        JOIN (VALUES ('hour'), ('day'), ('month')) AS s (span) ON g.keyword = '' OR s.span <> 'hour'
+        GROUP BY 2, 3, 4 ORDER BY 2 COLLATE "C", 3, 4
+        ON CONFLICT (workspace_id, keyword, span, starts_at) DO UPDATE
+            SET {", ".join(f"{name} = t.{name} + excluded.{name}" for name in COUNTS)}
+        RETURNING t.keyword, t.span, t.starts_at, t.conversations
     )
-    SELECT array_agg(w.span), array_agg(w.keyword), array_agg(w.starts_at), array_agg(w.sentiment),
-        array_agg(w.outcome)
-    INTO spans, keywords, starts, sentiments, outcomes FROM written AS w WHERE w.conversations = 0;
-    IF spans IS NOT NULL THEN
-        DELETE FROM trend_counts AS t
-        USING unnest(spans, keywords, starts, sentiments, outcomes) AS z (span, keyword, starts_at, sentiment, outcome)
-        WHERE t.workspace_id = of_workspace AND t.span = z.span AND t.keyword = z.keyword COLLATE "C"
-        AND t.starts_at = z.starts_at AND t.sentiment = z.sentiment AND t.outcome = z.outcome;
+    SELECT array_agg(w.keyword), array_agg(w.span), array_agg(w.starts_at) INTO keywords, spans, starts
+    FROM written AS w WHERE w.conversations = 0;
+    IF keywords IS NOT NULL THEN
+        DELETE FROM trend_counts AS t USING unnest(keywords, spans, starts) AS z (keyword, span, starts_at)
+        WHERE t.workspace_id = of_workspace AND t.keyword = z.keyword COLLATE "C" AND t.span = z.span COLLATE "C"
+        AND t.starts_at = z.starts_at;
     END IF;
 END
 $$
@@ -67,8 +74,8 @@ BEGIN
     );
     IF cardinality(ids) > 0 THEN
         PERFORM count_trends(
-            of_workspace, array_agg(k.keyword), array_agg(g.first_message_at), array_agg(coalesce(g.sentiment, '')),
-            array_agg(coalesce(g.outcome, '')), array_agg(g.sign)
+            of_workspace, array_agg(k.keyword), array_agg(g.first_message_at), array_agg(g.sentiment),
+            array_agg(g.outcome), array_agg(g.sign)
         )
         FROM (
             SELECT c.first_message_at, c.sentiment, c.outcome, c.keyword_hashes, 1 FROM conversations AS c
@@ -125,8 +132,8 @@ BEGIN
             WHERE workspace_id = of_workspace AND conversation_id <> ALL (ARRAY(SELECT conversation_id FROM noted))
         )
         SELECT count_trends(
-            of_workspace, array_agg(k.keyword), array_agg(g.first_message_at), array_agg(coalesce(g.sentiment, '')),
-            array_agg(coalesce(g.outcome, '')), array_agg(-1)
+            of_workspace, array_agg(k.keyword), array_agg(g.first_message_at), array_agg(g.sentiment),
+            array_agg(g.outcome), array_agg(-1)
         )
         INTO done FROM counted AS g CROSS JOIN LATERAL unnest(array_append(g.keyword_hashes, '')) AS k (keyword)
         HAVING count(*) > 0;
@@ -217,18 +224,19 @@ def create_tables() -> None:
     op.create_table(
         "trend_counts",
         sa.Column("workspace_id", sa.BigInteger(), autoincrement=False, nullable=False),
-        sa.Column("span", sa.Text(collation="C"), nullable=False),
         sa.Column("keyword", sa.Text(collation="C"), nullable=False),
+        sa.Column("span", sa.Text(collation="C"), nullable=False),
         sa.Column("starts_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("sentiment", sa.Text(collation="C"), nullable=False),
-        sa.Column("outcome", sa.Text(collation="C"), nullable=False),
-        sa.Column("conversations", sa.Integer(), nullable=False),
-        sa.CheckConstraint("span IN ('hour', 'month')", name=op.f("trend_counts_span_check")),
-        sa.PrimaryKeyConstraint(
-            *("workspace_id", "span", "keyword", "starts_at", "sentiment", "outcome"), name=op.f("trend_counts_pkey")
-        ),
+        *(sa.Column(name, sa.Integer(), nullable=False) for name in COUNTS),
+        sa.CheckConstraint("span IN ('hour', 'day', 'month')", name=op.f("trend_counts_span_check")),
+        sa.PrimaryKeyConstraint("workspace_id", "keyword", "span", "starts_at", name=op.f("trend_counts_pkey")),
     )
-    op.create_index("trend_counts_starts_at_idx", "trend_counts", ["workspace_id", "span", "starts_at"])
+    op.create_index(
+        "trend_counts_commonest_idx",
+        "trend_counts",
+        ["workspace_id", "starts_at", "conversations"],
+        postgresql_where=sa.text("span = 'month' AND keyword <> ''"),
+    )
     op.create_table(
         "trend_changes",
         sa.Column("workspace_id", sa.BigInteger(), autoincrement=False, nullable=False),
