@@ -56,7 +56,11 @@ _WITH_KEYWORD = """
     WHERE c.workspace_id = %(workspace)s AND c.keyword_hashes @> ARRAY[%(keyword)s::text]
 """
 
-_RANGE = "first_message_at >= %(since)s::text::timestamptz AND first_message_at < %(until)s::text::timestamptz"
+# Subqueries, so that a time is read from its text once, not for each row.
+_RANGE = """
+    first_message_at >= (SELECT %(since)s::text::timestamptz)
+    AND first_message_at < (SELECT %(until)s::text::timestamptz)
+"""
 _CONDITIONS = {
     "sentiment": "sentiment = %(sentiment)s::text",
     "outcome": "outcome = %(outcome)s::text",
@@ -67,21 +71,18 @@ _COUNTED = """
     AND span = '{span}' AND starts_at >= %({since})s::text::timestamptz AND starts_at < %({until})s::text::timestamptz
 """
 _STATEMENT = """
-    WITH found AS MATERIALIZED ({found}), rows AS MATERIALIZED (
-        SELECT date_trunc('{interval}', first_message_at, 'UTC') AS starts_at, sentiment, outcome, keyword_hashes, n
-        FROM found WHERE {conditions}
-    ) {top}
-    SELECT 'read' AS kind, NULL::timestamptz AS starts_at, NULL::text AS name, ARRAY[count(*)]::bigint[] AS counts
-    FROM found
+    WITH looked_at AS MATERIALIZED (
+        SELECT date_trunc('{interval}', first_message_at, 'UTC') AS starts_at, sentiment, outcome, {keywords}, n,
+            ({conditions}) IS TRUE AS fits
+        FROM ({found}) AS f
+    ), rows AS NOT MATERIALIZED (SELECT * FROM looked_at WHERE fits) {top}
+    SELECT 'read' AS kind, NULL::timestamptz[] AS starts, NULL::text AS name, ARRAY[count(*)]::bigint[] AS counts
+    FROM looked_at
     UNION ALL
-    SELECT 'interval', date_trunc('{interval}', starts_at, 'UTC'), NULL, ARRAY[{sums}]::bigint[]
+    SELECT 'interval', ARRAY[date_trunc('{interval}', starts_at, 'UTC')], NULL, ARRAY[{sums}]::bigint[]
     FROM ({counted}) AS c GROUP BY 2
     {courses}
 """
-_PAIRS = """, pairs AS MATERIALIZED (
-        SELECT k.keyword, starts_at, sum(n) AS n FROM rows CROSS JOIN LATERAL unnest(keyword_hashes) AS k (keyword)
-        GROUP BY 1, 2
-    )"""
 # What is not among the commonest of any month is not commoner in the range than the last of them in each together.
 _LISTS = """, lists AS MATERIALIZED (
         SELECT m.starts_at, k.keyword, k.conversations FROM (
@@ -96,19 +97,31 @@ _LISTS = """, lists AS MATERIALIZED (
         ) AS k
     )"""
 _TOP = """, top AS MATERIALIZED (
-        SELECT keyword, sum(n) AS n FROM ({totals}) AS c (keyword, n)
+        SELECT keyword, sum(n)::bigint AS n FROM (
+            SELECT k.keyword, n FROM rows CROSS JOIN LATERAL unnest(keyword_hashes) AS k (keyword) {counted}
+        ) AS c
         GROUP BY keyword HAVING sum(n) >= %(min_count)s::bigint
         ORDER BY sum(n) DESC, keyword LIMIT %(shown)s::bigint
     )"""
 _TOTALS = """
-    SELECT l.keyword, t.n FROM (SELECT keyword FROM lists UNION SELECT keyword FROM pairs) AS l
-    CROSS JOIN LATERAL ({arms}) AS t (n)
+    UNION ALL
+    SELECT l.keyword, t.n FROM (
+        SELECT keyword FROM lists UNION SELECT unnest(keyword_hashes) FROM rows
+    ) AS l CROSS JOIN LATERAL ({arms}) AS t (n)
 """
 _COURSES = """
-    UNION ALL SELECT 'keyword', NULL, keyword, ARRAY[n]::bigint[] FROM top
+    UNION ALL SELECT 'total', NULL, keyword, ARRAY[n] FROM top
     UNION ALL
-    SELECT 'keyword', date_trunc('{interval}', starts_at, 'UTC'), keyword, ARRAY[sum(n)]::bigint[] FROM ({courses}) AS c
-    GROUP BY 2, 3 HAVING sum(n) >= %(min_count)s::bigint
+    SELECT 'keyword', array_agg(starts_at), keyword, array_agg(n) FROM (
+        SELECT keyword, date_trunc('{interval}', starts_at, 'UTC') AS starts_at, sum(n)::bigint AS n FROM (
+            SELECT top.keyword, starts_at, rows.n FROM rows CROSS JOIN LATERAL unnest(keyword_hashes) AS k (keyword)
+            JOIN top ON top.keyword = k.keyword
+            {counted}
+        ) AS c GROUP BY 1, 2 HAVING sum(n) >= %(min_count)s::bigint
+    ) AS c GROUP BY keyword
+"""
+_COURSE = """
+    UNION ALL SELECT top.keyword, k.* FROM top CROSS JOIN LATERAL ({arm}) AS k
 """
 _BEYOND = """
     UNION ALL SELECT 'beyond', NULL, NULL, ARRAY[coalesce(sum(fewest), 0)]::bigint[] FROM (
@@ -173,24 +186,21 @@ def statement(metric: Metric, interval: Interval, label: str | None, given: froz
         shown = [name if label in (None, name) else "0" for name in labels]
         intervals.append(counted(", ".join(["starts_at", number, analysed, *shown]), span, of))
     top = courses = ""
-    if metric is Metric.KEYWORDS:
-        totals = ["SELECT keyword, n FROM pairs"]
-        course = ["SELECT keyword, starts_at, n FROM pairs WHERE keyword = ANY (ARRAY(SELECT keyword FROM top))"]
-        if by_counts:
-            arms = [
-                counted(number, "month", "l.keyword", "first_month", "last_month"),
-                counted(number, "day", "l.keyword", "since", "first_month"),
-                counted(number, "day", "l.keyword", "last_month", "until"),
-            ]
-            totals.append(_TOTALS.format(arms=" UNION ALL ".join(arms)))
-            one = counted(f"starts_at, {number}", span, "top.keyword")
-            course.append(f"SELECT top.keyword, k.* FROM top CROSS JOIN LATERAL ({one}) AS k")  # noqa: S608 — only constants
-        top = _PAIRS + (_LISTS if by_counts else "") + _TOP.format(totals=" UNION ALL ".join(totals))
-        courses = _COURSES.format(interval=interval, courses=" UNION ALL ".join(course))
-        courses += _BEYOND if by_counts else ""
+    if metric is Metric.KEYWORDS and by_counts:
+        arms = [
+            counted(number, "month", "l.keyword", "first_month", "last_month"),
+            counted(number, "day", "l.keyword", "since", "first_month"),
+            counted(number, "day", "l.keyword", "last_month", "until"),
+        ]
+        course = _COURSE.format(arm=counted(f"starts_at, {number}", span, "top.keyword"))
+        top = _LISTS + _TOP.format(counted=_TOTALS.format(arms=" UNION ALL ".join(arms)))
+        courses = _COURSES.format(interval=interval, counted=course) + _BEYOND
+    elif metric is Metric.KEYWORDS:
+        top, courses = _TOP.format(counted=""), _COURSES.format(interval=interval, counted="")
     return _STATEMENT.format(
         found=_found(metric, interval, given),
         interval=interval,
+        keywords="keyword_hashes" if metric is Metric.KEYWORDS else "NULL::text[]",
         conditions=" AND ".join(conditions),
         top=top,
         sums=", ".join(f"sum({name})" for name in names),

@@ -82,20 +82,22 @@ class IntervalRow(NamedTuple):
 
 
 class KeywordRow(NamedTuple):
-    """Conversations with a keyword that began in an interval; without one, in the whole range."""
+    """The intervals in which enough conversations with a keyword began, and how many did."""
 
-    starts_at: datetime | None
     keyword_hash: str
-    conversations: int
+    starts: list[datetime]
+    conversations: list[int]
 
 
 class TrendRows(NamedTuple):
     """Counts, and how many conversations were read one by one: beyond ``SCANNED``, the counts lack some.
 
-    ``changed`` says that these were those that had changed since the others were counted.
+    ``totals`` are of the commonest keywords, by hash, over the whole range. ``changed`` says that those that were read
+    are those that had changed since the others were counted.
     """
 
     intervals: list[IntervalRow]
+    totals: dict[str, int]
     keywords: list[KeywordRow]
     read: int
     changed: bool
@@ -134,18 +136,20 @@ class TrendRepository:
         sql = statement(c.metric, c.interval, c.sentiment or c.outcome, frozenset(given))
         while True:
             numbered, bound = bind(sql, {**values, **given})
-            found = TrendRows([], [], 0, changed)
+            found = TrendRows([], {}, [], 0, changed)
             beyond = 0
-            for kind, starts_at, name, counts in await self._driver.fetch(numbered, *bound):
+            for kind, starts, name, counts in await self._driver.fetch(numbered, *bound):
                 if kind == "interval":
-                    found.intervals.append(IntervalRow(starts_at, counts[0], counts[1], counts[2:]))
+                    found.intervals.append(IntervalRow(starts[0], counts[0], counts[1], counts[2:]))
+                elif kind == "total":
+                    found.totals[name] = counts[0]
                 elif kind == "keyword":
-                    found.keywords.append(KeywordRow(starts_at, name, counts[0]))
+                    found.keywords.append(KeywordRow(name, starts, counts))
                 elif kind == "read":
                     found = found._replace(read=counts[0])
                 else:
                     beyond = counts[0]
-            totals = [row.conversations for row in found.keywords if row.starts_at is None]
+            totals = found.totals.values()
             if beyond < c.min_count or (len(totals) == c.shown and beyond <= min(totals)):
                 return found
             values["depth"] = DEEPER * int(str(values["depth"]))

@@ -58,14 +58,13 @@ class TrendService:
         criteria = _criteria(keys, query, since, until)
         async with self._db.read() as unit:
             found = await unit.trends.counts(criteria)
-            hashes = [row.keyword_hash for row in found.keywords if row.starts_at is None]
-            sealed = await unit.trends.texts(viewer.workspace_id, hashes) if hashes else {}
+            sealed = await unit.trends.texts(viewer.workspace_id, list(found.totals)) if found.totals else {}
         if found.changed and found.read > FOLD_FROM:
             self._fold_soon(viewer.workspace_id)
         elif not found.changed and found.read > SCANNED:
             detail = f"More than {SCANNED:,} conversations would have to be read one by one."
             raise TooManyConversations(detail + " Choose a shorter range, or another filter.")
-        texts = {name: text for name in hashes if (text := _text(keys, name, sealed.get(name)))}
+        texts = {name: text for name in found.totals if (text := _text(keys, name, sealed.get(name)))}
         totals, data = _counted(query.metric, starts, found, texts)
         return {
             "metric": query.metric,
@@ -211,9 +210,11 @@ def _counted(
         totals["analysed"] += row.analysed
         for label, count in each["counts"].items():
             totals["counts"][label] += count
-    named = [
-        (each.conversations, texts[each.keyword_hash], each) for each in found.keywords if each.keyword_hash in texts
-    ]
-    for count, text, keyword in sorted(named, key=lambda each: (-each[0], each[1])):
-        (totals if keyword.starts_at is None else data[keyword.starts_at])["counts"][text] = count
+    commonest = sorted(texts, key=lambda name: (-found.totals[name], texts[name]))
+    totals["counts"].update({texts[name]: found.totals[name] for name in commonest})
+    courses = {row.keyword_hash: row for row in found.keywords}
+    for name in commonest:
+        if course := courses.get(name):
+            for start, count in zip(course.starts, course.conversations, strict=True):
+                data[start]["counts"][texts[name]] = count
     return totals, [*data.values()]

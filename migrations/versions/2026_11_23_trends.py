@@ -34,7 +34,8 @@ DECLARE
 BEGIN
     WITH written AS (
         INSERT INTO trend_counts AS t (workspace_id, keyword, span, starts_at, {", ".join(COUNTS)})
-        SELECT of_workspace, g.keyword, s.span, date_trunc(s.span, g.began_at, 'UTC'), sum(g.sign), {
+        SELECT of_workspace, g.keyword COLLATE "C", s.span COLLATE "C", date_trunc(s.span, g.began_at, 'UTC'),
+            sum(g.sign), {
     ", ".join(
         f"coalesce(sum(g.sign) FILTER (WHERE g.{column} = '{label}'), 0)"
         for column, labels in LABELS.items()
@@ -44,7 +45,7 @@ BEGIN
         FROM unnest(of_keywords, began_at, of_sentiments, of_outcomes, of_signs)
             AS g (keyword, began_at, sentiment, outcome, sign)
         JOIN (VALUES ('hour'), ('day'), ('month')) AS s (span) ON g.keyword = '' OR s.span <> 'hour'
-        GROUP BY 2, 3, 4 ORDER BY 2 COLLATE "C", 3, 4
+        GROUP BY 2, 3, 4 ORDER BY 2, 3, 4
         ON CONFLICT (workspace_id, keyword, span, starts_at) DO UPDATE
             SET {", ".join(f"{name} = t.{name} + excluded.{name}" for name in COUNTS)}
         RETURNING t.keyword, t.span, t.starts_at, t.conversations
