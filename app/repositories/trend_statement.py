@@ -18,11 +18,13 @@ LABELS = {Metric.SENTIMENT: _SENTIMENTS, Metric.OUTCOME: _OUTCOMES}
 
 _COLUMNS = "c.first_message_at, c.sentiment, c.outcome, c.keyword_hashes"
 
-# What is not counted yet, and what is counted and not so any more.
+# What is not counted yet, and what is counted and not so any more. One look-up for each: there are few, unless much
+# came just now, and then the planner would read all conversations from then on.
 _CHANGED = f"""
-    SELECT {_COLUMNS}, 1 AS n FROM trend_changes AS t
-    JOIN conversations AS c ON c.workspace_id = %(workspace)s AND c.conversation_id = t.conversation_id
-    WHERE t.workspace_id = %(workspace)s
+    SELECT {_COLUMNS}, 1 AS n FROM trend_changes AS t CROSS JOIN LATERAL (
+        SELECT * FROM conversations AS c
+        WHERE c.workspace_id = %(workspace)s AND c.conversation_id = t.conversation_id LIMIT 1
+    ) AS c WHERE t.workspace_id = %(workspace)s
     UNION ALL
     SELECT {_COLUMNS}, -1 FROM trend_changes AS c
     WHERE c.workspace_id = %(workspace)s AND c.first_message_at IS NOT NULL
@@ -83,7 +85,8 @@ _STATEMENT = """
     FROM ({counted}) AS c GROUP BY 2
     {courses}
 """
-# What is not among the commonest of any month is not commoner in the range than the last of them in each together.
+# What is among the commonest neither of a month nor of what changed is not commoner in the range than the last of each
+# of these lists together.
 _LISTS = """, lists AS MATERIALIZED (
         SELECT m.starts_at, k.keyword, k.conversations FROM (
             SELECT starts_at FROM trend_counts
@@ -95,19 +98,22 @@ _LISTS = """, lists AS MATERIALIZED (
             WHERE workspace_id = %(workspace)s AND span = 'month' AND keyword <> '' AND starts_at = m.starts_at
             ORDER BY conversations DESC LIMIT %(depth)s::bigint
         ) AS k
-    )"""
+        UNION ALL (
+            SELECT NULL, k.keyword, sum(n)::integer FROM rows CROSS JOIN LATERAL unnest(keyword_hashes) AS k (keyword)
+            WHERE n > 0 GROUP BY k.keyword ORDER BY sum(n) DESC LIMIT %(depth)s::bigint
+        )
+    ), candidates AS MATERIALIZED (SELECT DISTINCT keyword FROM lists)"""
 _TOP = """, top AS MATERIALIZED (
         SELECT keyword, sum(n)::bigint AS n FROM (
-            SELECT k.keyword, n FROM rows CROSS JOIN LATERAL unnest(keyword_hashes) AS k (keyword) {counted}
+            SELECT k.keyword, n FROM rows CROSS JOIN LATERAL unnest(keyword_hashes) AS k (keyword)
+            {counted}
         ) AS c
         GROUP BY keyword HAVING sum(n) >= %(min_count)s::bigint
         ORDER BY sum(n) DESC, keyword LIMIT %(shown)s::bigint
     )"""
 _TOTALS = """
-    UNION ALL
-    SELECT l.keyword, t.n FROM (
-        SELECT keyword FROM lists UNION SELECT unnest(keyword_hashes) FROM rows
-    ) AS l CROSS JOIN LATERAL ({arms}) AS t (n)
+    WHERE k.keyword IN (SELECT keyword FROM candidates)
+    UNION ALL SELECT l.keyword, t.n FROM candidates AS l CROSS JOIN LATERAL ({arms}) AS t (n)
 """
 _COURSES = """
     UNION ALL SELECT 'total', NULL, keyword, ARRAY[n] FROM top

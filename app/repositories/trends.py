@@ -1,7 +1,7 @@
 """Counts of conversations by when they began. Written for the driver: one statement a question."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 import asyncpg
@@ -19,6 +19,9 @@ LOOKED_AT = 10_000
 DEPTH = 64
 """How many of a month's commonest keywords are compared at first; if that is too few to be sure, ``DEEPER`` more."""
 DEEPER = 8
+
+LAST = datetime.max.replace(tzinfo=UTC)
+"""The last time of all."""
 
 # The inverted index finds all that have a keyword, but only one of them is opened.
 _TEXTS = """
@@ -39,9 +42,10 @@ _NEWEST = """
     SELECT greatest(
         (SELECT max(starts_at) FROM trend_counts
         WHERE workspace_id = $1 AND span = 'hour' AND keyword = '' AND starts_at <= $2),
-        (SELECT max(c.first_message_at) FROM trend_changes AS t
-        JOIN conversations AS c ON c.workspace_id = $1 AND c.conversation_id = t.conversation_id
-        WHERE t.workspace_id = $1 AND c.first_message_at <= $2)
+        (SELECT max(c.first_message_at) FROM trend_changes AS t CROSS JOIN LATERAL (
+            SELECT first_message_at FROM conversations AS c
+            WHERE c.workspace_id = $1 AND c.conversation_id = t.conversation_id LIMIT 1
+        ) AS c WHERE t.workspace_id = $1 AND c.first_message_at <= $2)
     )
 """
 
@@ -122,10 +126,7 @@ class TrendRepository:
         c = criteria
         values: dict[str, object] = {
             "workspace": c.workspace_id,
-            "since": c.since.isoformat(),  # as text, since the driver takes some times for infinities
-            "until": c.until.isoformat(),
-            "first_month": c.first_month.isoformat(),
-            "last_month": c.last_month.isoformat(),
+            **{name: _text(getattr(c, name)) for name in ("since", "until", "first_month", "last_month")},
             "min_count": c.min_count,
             "shown": c.shown,
             "depth": DEPTH,
@@ -172,3 +173,8 @@ class TrendRepository:
     async def to_fold(self) -> list[int]:
         """Returns workspaces with conversations that changed."""
         return [row[0] for row in await self._driver.fetch(_TO_FOLD)]
+
+
+def _text(time: datetime) -> str:
+    """Returns a time as text, since the driver takes some for infinities; nothing is later than the last one."""
+    return "infinity" if time == LAST else time.isoformat()

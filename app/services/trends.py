@@ -9,7 +9,7 @@ import orjson
 from app.db import Database
 from app.errors import FieldError, TooManyConversations, TooManyIntervals
 from app.repositories.trend_statement import LABELS, SCANNED
-from app.repositories.trends import SealedKeywords, TrendCriteria, TrendRows
+from app.repositories.trends import LAST, SealedKeywords, TrendCriteria, TrendRows
 from app.schemas.enums import Interval, Metric
 from app.schemas.trends import INTERVALS, KEYWORDS, TrendInterval, TrendQuery, Trends, TrendTotals
 from app.schemas.viewer import Viewer
@@ -24,7 +24,6 @@ FOLD_FROM = 2_000
 """From how many changed conversations on who reads them also sees to their being counted, whatever the worker does."""
 
 FIRST = datetime.min.replace(tzinfo=UTC)
-LAST = datetime.max.replace(tzinfo=UTC)
 _STEPS = {Interval.HOUR: timedelta(hours=1), Interval.DAY: timedelta(days=1), Interval.WEEK: timedelta(weeks=1)}
 
 

@@ -130,7 +130,7 @@ BEGIN
             SELECT first_message_at, sentiment, outcome, keyword_hashes FROM noted WHERE first_message_at IS NOT NULL
             UNION ALL
             SELECT first_message_at, sentiment, outcome, keyword_hashes FROM gone
-            WHERE workspace_id = of_workspace AND conversation_id <> ALL (ARRAY(SELECT conversation_id FROM noted))
+            WHERE workspace_id = of_workspace AND conversation_id NOT IN (SELECT conversation_id FROM noted)
         )
         SELECT count_trends(
             of_workspace, array_agg(k.keyword), array_agg(g.first_message_at), array_agg(g.sentiment),
