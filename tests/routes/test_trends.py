@@ -15,6 +15,7 @@ from app.factory import Services
 from app.repositories import trend_statement, trends
 from app.schemas.trends import KEYWORDS
 from app.services import trends as service
+from app.worker import CHORES
 from tests.support.api import Workspace, message
 
 SENTIMENTS, OUTCOMES = ("positive", "neutral", "negative", "mixed"), ("yes", "no", "maybe", "curious")
@@ -60,7 +61,9 @@ async def ask(client: httpx.AsyncClient, **params: Any) -> dict[str, Any]:
 
 
 async def fold(services: Services) -> None:
-    await services.trends.fold_all(asyncio.Event())
+    """Does what a worker does again and again."""
+    [chore] = [each for each in CHORES if each.name == "fold_trends"]
+    await chore.run(services, asyncio.Event())
 
 
 async def known(workspace: Workspace) -> list[Known]:
