@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 
 from app.db import Database
-from app.errors import FieldError, TooManyConversations, TooManyIntervals
+from app.errors import FieldError, TooManyConversations, TooManyIntervals, Unavailable
 from app.repositories.trend_statement import LABELS, SCANNED
 from app.repositories.trends import LAST, SealedKeywords, TrendCriteria, TrendRows
 from app.schemas.enums import Interval, Metric
@@ -55,9 +55,13 @@ class TrendService:
             detail = f"The range holds more than {INTERVALS:,} intervals. Choose longer ones, or a shorter range."
             raise TooManyIntervals(detail, (FieldError("interval", TooManyIntervals.code, detail),))
         criteria = _criteria(keys, query, since, until)
-        async with self._db.read() as unit:
-            found = await unit.trends.counts(criteria)
-            sealed = await unit.trends.texts(viewer.workspace_id, list(found.totals)) if found.totals else {}
+        try:
+            async with self._db.read() as unit:
+                found = await unit.trends.counts(criteria)
+                sealed = await unit.trends.texts(viewer.workspace_id, list(found.totals)) if found.totals else {}
+        except Unavailable:
+            self._fold_soon(viewer.workspace_id)  # so much may have changed that it takes too long
+            raise
         if found.changed and found.read > FOLD_FROM:
             self._fold_soon(viewer.workspace_id)
         elif not found.changed and found.read > SCANNED:
