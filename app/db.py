@@ -29,6 +29,7 @@ from app.repositories.messages import MessageRepository
 from app.repositories.runs import RunRepository
 from app.repositories.search import SearchRepository
 from app.repositories.sessions import keeps_statements, lent_session, replayed, written
+from app.repositories.trends import TrendRepository
 from app.repositories.usage import UsageRepository
 from app.repositories.workspaces import WorkspaceRepository
 
@@ -115,6 +116,7 @@ class Unit:
     messages = cached_property(lambda unit: MessageRepository(unit._driver))
     runs = cached_property(lambda unit: RunRepository(unit._driver))
     search = cached_property(lambda unit: SearchRepository(unit._driver))
+    trends = cached_property(lambda unit: TrendRepository(unit._driver))
     usage = cached_property(lambda unit: UsageRepository(unit._connection))
     workspaces = cached_property(lambda unit: WorkspaceRepository(unit._connection))
 

@@ -20,6 +20,8 @@ Problem
 ├── UnsupportedMediaType 415
 ├── Invalid 422            readable, but against the rules
 │   ├── TooManyToDelete
+│   ├── TooManyIntervals
+│   ├── TooManyConversations
 │   └── IdempotencyKeyReused
 ├── TooManyRequests 429
 ├── Internal 500           a defect of ours
@@ -168,6 +170,18 @@ class TooManyToDelete(Invalid):
     """More would be deleted than the caller allowed."""
 
     code = "too_many_to_delete"
+
+
+class TooManyIntervals(Invalid):
+    """The range holds more intervals than one answer."""
+
+    code = "too_many_intervals"
+
+
+class TooManyConversations(Invalid):
+    """More conversations would have to be read one by one than one answer is worth."""
+
+    code = "too_many_conversations"
 
 
 class IdempotencyKeyReused(Invalid):

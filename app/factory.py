@@ -36,6 +36,7 @@ from app.services.retention import RetentionService
 from app.services.search import SearchService
 from app.services.sign_in import SignInService
 from app.services.summaries import SummaryService
+from app.services.trends import TrendService
 from app.services.turns import Turns
 from app.services.usage import UsageService
 from app.services.workspaces import WorkspaceService
@@ -69,6 +70,7 @@ class Services:
     search: SearchService
     sign_in: SignInService
     summaries: SummaryService
+    trends: TrendService
     usage: UsageService
     workspaces: WorkspaceService
     queue_connection: Callable[[], AbstractAsyncContextManager[Any]]
@@ -135,6 +137,8 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         feedback = FeedbackService(db, workspaces)
         search = SearchService(db, reads, workspaces, cursors)
         summaries = SummaryService(db, workspaces, usage, gateway)
+        trends = TrendService(db, workspaces)
+        stack.push_async_callback(trends.close)
         health = HealthService(db, rate_limits, hops)
         await health.check()
         await workspaces.check_master_keys()
@@ -160,6 +164,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             search=search,
             sign_in=sign_in,
             summaries=summaries,
+            trends=trends,
             usage=usage,
             workspaces=workspaces,
             queue_connection=db.alone,

@@ -40,7 +40,14 @@ async def _delete_old(services: Services, stopping: asyncio.Event) -> None:
     await services.retention.run(stopping)
 
 
-CHORES: tuple[Chore, ...] = (Chore("retention", 600.0, _delete_old),)
+async def _fold_trends(services: Services, stopping: asyncio.Event) -> None:
+    await services.trends.fold_all(stopping)
+
+
+CHORES: tuple[Chore, ...] = (
+    Chore("retention", 600.0, _delete_old),
+    Chore("fold_trends", 10.0, _fold_trends),
+)
 
 
 async def work(services: Services, stopping: asyncio.Event) -> None:

@@ -3,11 +3,12 @@
 -- it goes to that node alone. A test holds this file, the keys and the statements together.
 --
 -- Citus itself was not available to run this against. Try first of all to store into a conversation that exists: the insert
--- writes three tables and calls align_participants(), which queries a distributed table from within a node. That takes the
--- setting below; should Citus refuse the statement all the same, it has to be sent in parts.
+-- writes three tables and calls align_participants(), which queries a distributed table from within a node, as the
+-- triggers do. That takes the first setting below, and to have triggers at all the second; should Citus refuse the statement all the same, it has to be sent in parts.
 BEGIN;
 
 ALTER DATABASE :"DBNAME" SET citus.allow_nested_distributed_execution = on;
+SET citus.enable_unsafe_triggers = on;
 
 -- On every node, since rows of all workspaces refer to them, and their other keys are unique across workspaces.
 SELECT create_reference_table('workspaces');
@@ -27,6 +28,8 @@ SELECT create_distributed_table('memberships', 'workspace_id', colocate_with => 
 SELECT create_distributed_table('api_keys', 'workspace_id', colocate_with => 'conversations');
 SELECT create_distributed_table('sessions', 'workspace_id', colocate_with => 'conversations');
 SELECT create_distributed_table('audit_log', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('trend_counts', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('trend_changes', 'workspace_id', colocate_with => 'conversations');
 SELECT create_distributed_table('llm_calls', 'workspace_id', colocate_with => 'conversations');
 SELECT create_distributed_table('budgets', 'workspace_id', colocate_with => 'conversations');
 SELECT create_distributed_table('spending', 'workspace_id', colocate_with => 'conversations');
@@ -35,7 +38,8 @@ SELECT create_distributed_table('spending', 'workspace_id', colocate_with => 'co
 -- small, and no row of another table refers to them. A job and its place in the queue are then one transaction on two
 -- nodes, which Citus commits in two phases (max_prepared_transactions above 0 on the nodes).
 --
--- Triggers on distributed tables: none. One that touches only rows of its own workspace may be made with
--- citus.enable_unsafe_triggers = on, and is named here.
+-- Triggers on conversations, which note and count what trends are made of: trends_new, trends_moved, trends_labelled and
+-- trends_gone. Each touches only rows of its own workspace, which are on its own node. The last one reads the rows that
+-- a statement has deleted (REFERENCING OLD TABLE); should Citus refuse that, make it FOR EACH ROW.
 
 COMMIT;

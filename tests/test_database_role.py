@@ -41,6 +41,8 @@ PRIVILEGES = {
     "sessions": ALL,
     "spending": {"SELECT", "INSERT", "UPDATE"},
     "summaries": ALL,
+    "trend_changes": ALL,
+    "trend_counts": ALL,
     "users": {"SELECT", "INSERT", "UPDATE"},
     "workspaces": {"SELECT", "INSERT", "UPDATE"},
 }

@@ -1,8 +1,10 @@
 """Migrations against a real PostgreSQL."""
 
+import itertools
 import os
 import subprocess
 import sys
+import threading
 
 import psycopg
 import pytest
@@ -148,3 +150,62 @@ def insert_into(connection: psycopg.Connection, table: str, workspace_id: int) -
 
 
 connection_dialect = create_engine("postgresql+psycopg://").dialect
+
+
+CONVERSATIONS = """
+    INSERT INTO conversations (workspace_id, conversation_id, message_count, first_message_at, last_message_at,
+        sentiment, outcome, keyword_hashes)
+    SELECT 1, 'c' || n, 1, '2026-11-01'::timestamptz + n * interval '7 minutes', '2026-11-20', 'mixed', 'yes',
+        ARRAY['k' || n %% 7] FROM generate_series(%s::int, %s::int) AS n
+"""
+COUNTED = """
+    SELECT (SELECT count(*) FROM conversations), coalesce(sum(conversations) FILTER (WHERE keyword = ''), 0),
+        coalesce(sum(conversations) FILTER (WHERE keyword <> ''), 0), (SELECT count(*) FROM trend_changes)
+    FROM trend_counts WHERE span = 'day'
+"""
+
+
+def test_what_is_stored_is_counted_once_while_others_write_and_again_after_a_kill(
+    postgresql: psycopg.Connection,
+) -> None:
+    migrate("0010", **server(postgresql))
+    postgresql.execute("INSERT INTO workspaces VALUES (1, 'ours', 'k', '')")
+    postgresql.execute(CONVERSATIONS, [1, 12_000])
+    postgresql.commit()
+    done = threading.Event()
+    written: list[int] = []
+
+    def write() -> None:
+        with psycopg.connect(**server(postgresql), autocommit=True) as connection:  # type: ignore[arg-type]
+            for n in itertools.count(20_000):
+                connection.execute(CONVERSATIONS, [n, n])
+                connection.execute("DELETE FROM conversations WHERE conversation_id = %s", [f"c{n - 19_000}"])
+                connection.execute(
+                    "UPDATE conversations SET keyword_hashes = '{k0}' WHERE conversation_id = %s", [f"c{n - 15_000}"]
+                )
+                written.append(n)
+                if done.is_set():
+                    return
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    migrate("head", **server(postgresql))
+    done.set()
+    writer.join()
+    everything = 12_000  # each that came took one away
+    for _ in range(2):
+        while postgresql.execute("SELECT fold_trend_changes(1, 1000)").fetchone() != (0,):
+            pass
+        assert postgresql.execute(COUNTED).fetchall() == [(everything,) * 3 + (0,)]
+        changed = postgresql.execute(
+            "SELECT sum(conversations) FROM trend_counts WHERE keyword = 'k0' AND span = 'day'"
+        )
+        stored = postgresql.execute("SELECT count(*) FROM conversations WHERE keyword_hashes = '{k0}'")
+        assert changed.fetchone() == stored.fetchone()
+        # What a migration leaves that was killed before it was written down.
+        postgresql.commit()
+        migrate("0011", **server(postgresql))
+        postgresql.execute("UPDATE alembic_version SET version_num = '0010'")
+        postgresql.commit()
+        migrate("head", **server(postgresql))
+    assert len(written) > 1

@@ -1,4 +1,4 @@
-"""What models are asked and what it costs."""
+"""How conversations develop, what models are asked and what it costs."""
 
 from typing import Annotated
 
@@ -9,11 +9,28 @@ from app.routes.bodies import json_body, read_json, reference, reply
 from app.routes.deps import Admin, App, BudgetScope, Reader
 from app.routes.operations import Operation
 from app.routes.problems import describe
+from app.schemas.trends import TrendQuery, Trends
 from app.schemas.usage import BudgetIn, Usage, UsageQuery
 
 router = APIRouter(tags=["analytics"], route_class=Operation)
 
 _budget = TypeAdapter(BudgetIn)
+
+
+@router.get(
+    "/analytics/trends",
+    operation_id="getTrends",
+    summary="How conversations develop",
+    response_model=Trends,
+    responses=describe(400, 401, 403, 422, 429, 503),
+)
+async def get_trends(app: App, viewer: Reader, query: Annotated[TrendQuery, Query()]) -> Response:
+    """Counts the conversations that began in each interval, all of them and by sentiment, outcome or keyword.
+
+    Only whole intervals are counted. At most 2,000 intervals can be asked for at once, and of a sender only ranges in
+    which they took part in at most 100,000 conversations.
+    """
+    return reply(await app.trends.trends(viewer, query))
 
 
 @router.get(

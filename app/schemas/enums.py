@@ -79,6 +79,24 @@ class BudgetPeriod(StrEnum):
     MONTH = "month"
 
 
+class Metric(StrEnum):
+    """What a trend counts."""
+
+    VOLUME = "volume"
+    SENTIMENT = "sentiment"
+    OUTCOME = "outcome"
+    KEYWORDS = "keywords"
+
+
+class Interval(StrEnum):
+    """How much time each point of a trend is about."""
+
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
 class JobStatus(StrEnum):
     """How far a job is; ``failed`` when none of its conversations could be summarised."""
 

@@ -268,3 +268,19 @@ USAGE: dict[str, Any] = {
     ],
 }
 BUDGET_IN: dict[str, Any] = {"day_usd": 5.0, "month_usd": 50.0}
+TRENDS: dict[str, Any] = {
+    "metric": "outcome",
+    "interval": "day",
+    "from": "2026-11-22T00:00:00.000000Z",
+    "to": "2026-11-23T00:00:00.000000Z",
+    "min_count": 3,
+    "totals": {"conversations": 41, "analysed": 38, "counts": {"yes": 24, "no": 6, "maybe": 5, "curious": 3}},
+    "data": [
+        {
+            "start": "2026-11-22T00:00:00.000000Z",
+            "conversations": 41,
+            "analysed": 38,
+            "counts": {"yes": 24, "no": 6, "maybe": 5, "curious": 3},
+        }
+    ],
+}

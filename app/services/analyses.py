@@ -227,6 +227,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
             self._check, answer.draft, reading.turns, reading.before if answer.updated else None
         )
         sentiment, outcome, keywords = self._labels(body)
+        hashes = (keyword_hash(keys.search_key, word) for word in keywords)
         parts = {**self._parts(body), "provenance": answer.provenance.model_dump(mode="json")}
         async with self._db.write() as unit:
             if not await unit.analyses.release(*place, claim_id):
@@ -244,7 +245,7 @@ class AnalysisService(ABC, Generic[D, B, R]):
                 messages_read=min(answer.messages_read, total),
                 messages_total=total,
                 through_sequence=reading.through,
-                labels=Labels(sentiment, outcome, [keyword_hash(keys.search_key, word) for word in keywords]),
+                labels=Labels(sentiment, outcome, list(dict.fromkeys(hashes))),
             )
             announce(unit, keys, [place[2]])
         if not kept:

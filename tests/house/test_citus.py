@@ -93,8 +93,8 @@ def test_every_trigger_is_named(postgresql: psycopg.Connection) -> None:
     assert [name for name in triggers if not re.search(rf"\b{name}\b", SCRIPT)] == [], "name it in deploy/citus.sql"
 
 
-def test_what_asks_across_workspaces_is_sign_in_and_the_command_line() -> None:
-    assert {table for _, table, _ in EXCEPTIONS} - {*REFERENCE} == {"memberships"}
+def test_what_asks_across_workspaces_is_sign_in_the_command_line_and_the_worker() -> None:
+    assert {table for _, table, _ in EXCEPTIONS} - {*REFERENCE} == {"memberships", "trend_changes"}
 
 
 async def test_every_hot_statement_goes_to_one_node(request: pytest.FixtureRequest, workspace: Workspace) -> None:

@@ -20,11 +20,12 @@ from tests.support.api import Workspace, message
 from tests.support.statements import ServerLog
 
 CONVERSATIONS = 2_000
-TABLES = {"messages", "conversations", "participants"}
+TABLES = {"messages", "conversations", "participants", "trend_counts", "trend_changes"}
 WORDS, OPEN = "messages_search_vector_idx", "messages_order_idx"
 CHAT, NEWEST, LONG = "conversations_pkey", "conversations_last_message_at_idx", "conversations_long_idx"
 SENDERS, HISTORY = "participants_pkey", "participants_history_idx"
 KEYWORD = "conversations_keyword_hashes_idx"
+COUNTED, CHANGED, COMMONEST = "trend_counts_pkey", "trend_changes_pkey", "trend_counts_commonest_idx"
 SHOWN = {CHAT, SENDERS}
 UNTIL = {"to": "2026-11-01T12:00:00Z"}
 COMMON, RARE = {"q": -1, "keyword": -1}, {"q": 10**9, "keyword": 10**9}
@@ -42,6 +43,8 @@ class Case(NamedTuple):
 
 
 HISTORY_OF_ANA = "/users/ana/chats"
+TRENDS, NOVEMBER = "/analytics/trends", {"from": "2026-10-20T00:00:00Z", "to": "2026-12-03T00:00:00Z"}
+WORDS_OF_TRENDS = {"metric": "keywords", **NOVEMBER}
 READS = {
     "a conversation": Case("/chats/c7", {}, {*SHOWN, OPEN}),
     "the newest": Case("/chats", {}, {*SHOWN, NEWEST}),
@@ -62,6 +65,13 @@ READS = {
     "a sender's common word": Case("/chats", {"user_id": "ana", "q": "parcel"}, {*SHOWN, HISTORY, OPEN}, COMMON),
     "history": Case(HISTORY_OF_ANA, {}, {*SHOWN, HISTORY}),
     "deep history": Case(HISTORY_OF_ANA, {"page": 70}, {*SHOWN, HISTORY}),
+    "a trend": Case(TRENDS, {"metric": "sentiment", **NOVEMBER}, {CHAT, COUNTED, CHANGED}),
+    "a trend of the last month": Case(TRENDS, {}, {CHAT, COUNTED, CHANGED}),
+    "a trend of keywords": Case(TRENDS, WORDS_OF_TRENDS, {CHAT, COUNTED, CHANGED, COMMONEST, KEYWORD}),
+    "a trend of a keyword": Case(TRENDS, {"keyword": "refund", **NOVEMBER}, {CHAT, COUNTED, CHANGED}),
+    "a trend of keywords with another": Case(TRENDS, {"keyword": "refund", **WORDS_OF_TRENDS}, {KEYWORD}),
+    "a trend of a sender": Case(TRENDS, {"user_id": "ana", **NOVEMBER}, {HISTORY, LONG, SENDERS}),
+    "a trend by two labels": Case(TRENDS, {"metric": "outcome", "sentiment": "mixed", **NOVEMBER}, {LONG}),
 }
 
 
@@ -136,7 +146,8 @@ async def ear(request: pytest.FixtureRequest, workspace: Workspace, postgresql: 
         assert (await workspace.editor.post("/chats", json=sent[start : start + 1_000])).status_code == 201
     postgresql.execute("UPDATE conversations SET sentiment = 'mixed', outcome = 'yes', keyword_hashes = '{x}'")
     postgresql.execute("UPDATE conversations SET sentiment = NULL, outcome = NULL WHERE conversation_id LIKE '%7'")
-    postgresql.execute("ANALYZE messages, conversations, participants")
+    postgresql.execute("SELECT fold_trend_changes(workspace_id, 1000) FROM workspaces")
+    postgresql.execute(f"ANALYZE {', '.join(TABLES)}".encode())
     postgresql.commit()
     postgresql.execute("SET enable_seqscan = off")
     return Ear(log.file, postgresql)

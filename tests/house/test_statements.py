@@ -113,6 +113,11 @@ ALLOWED = {
     ("SELECT", "memberships", "user_id"): "SELECT w.name FROM memberships AS m JOIN workspaces AS w"
     " ON w.workspace_id = m.workspace_id WHERE m.user_id = $1::BIGINT",
     ("UPDATE", "memberships", "invited_email"): "UPDATE memberships SET user_id = $1 WHERE invited_email = $2",
+    (
+        "SELECT",
+        "trend_changes",
+        None,
+    ): "SELECT DISTINCT workspace_id FROM (SELECT workspace_id FROM trend_changes) AS t",
     ("SELECT", "workspaces", "name"): "SELECT * FROM workspaces WHERE name = $1",
     ("SELECT", "workspaces", None): "SELECT * FROM workspaces ORDER BY name",
 }

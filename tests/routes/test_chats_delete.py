@@ -132,7 +132,7 @@ async def test_a_thousand_go_in_one_request(workspace: Workspace, postgresql: ps
     assert (await workspace.editor.post("/jobs/summarize", json={"filter": {}})).status_code == 202
     kept = rows_of(postgresql, "bea%")
     expected = {"conversations": 3, "messages": 9, "participants": 6, "job_items": 3}
-    expected |= {"summaries": 3, "insights": 3, "feedback": 3}
+    expected |= {"summaries": 3, "insights": 3, "feedback": 3, "trend_changes": 3}
     assert {name: count for name, count in kept.items() if count} == expected
     postgresql.commit()
 
