@@ -10,7 +10,7 @@ from app.llm.local.questions import questions
 from app.llm.local.sentiment import sentiment
 from app.llm.local.summary import summary
 from app.llm.local.text import Chat
-from app.llm.local.topics import topics
+from app.llm.local.subjects import topics
 from app.schemas.drafts import DraftOutcome, InsightsDraft, SummaryDraft, Turn
 from app.schemas.enums import Outcome
 
