@@ -13,6 +13,7 @@ from app.errors import ConfigurationError
 from app.llm.gateway import Gateway
 from app.llm.hops import Hop
 from app.llm.local.engine import LOCAL_MODEL
+from app.llm.topics import TopicLabels
 from app.schemas.enums import Provider
 from app.security.cursors import CursorSigner
 from app.security.encryption import MasterKeys, derive
@@ -34,6 +35,7 @@ from app.services.rate_limits import RateClass, RateLimits, parse_limit
 from app.services.search import SearchService
 from app.services.sign_in import SignInService
 from app.services.summaries import SummaryService
+from app.services.topics import TopicService
 from app.services.turns import Turns
 from app.services.usage import UsageService
 from app.services.workspaces import WorkspaceService
@@ -65,6 +67,7 @@ class Services:
     search: SearchService
     sign_in: SignInService
     summaries: SummaryService
+    topics: TopicService
     usage: UsageService
     workspaces: WorkspaceService
     queue_connection: Callable[[], AbstractAsyncContextManager[Any]]
@@ -141,6 +144,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             search=search,
             sign_in=sign_in,
             summaries=summaries,
+            topics=TopicService(db, workspaces, usage, TopicLabels(hops, settings.llm_deadline_s)),
             usage=usage,
             workspaces=workspaces,
             queue_connection=db.alone,

@@ -36,7 +36,7 @@ class Chore(NamedTuple):
     run: Callable[[Services, asyncio.Event], Awaitable[None]]
 
 
-CHORES: tuple[Chore, ...] = ()
+CHORES: tuple[Chore, ...] = (Chore("topics", 5.0, lambda services, stopping: services.topics.keep_up(stopping)),)
 
 
 async def work(services: Services, stopping: asyncio.Event) -> None:

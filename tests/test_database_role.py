@@ -26,6 +26,7 @@ PRIVILEGES = {
     "api_keys": ALL,
     "audit_log": {"SELECT"},
     "budgets": ALL,
+    "conversation_topics": ALL,
     "conversations": ALL,
     "idempotency_keys": ALL,
     "insights": ALL,
@@ -41,6 +42,7 @@ PRIVILEGES = {
     "sessions": ALL,
     "spending": {"SELECT", "INSERT", "UPDATE"},
     "summaries": ALL,
+    "topic_models": ALL,
     "users": {"SELECT", "INSERT", "UPDATE"},
     "workspaces": {"SELECT", "INSERT", "UPDATE"},
 }

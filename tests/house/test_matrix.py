@@ -41,6 +41,7 @@ NEEDED: dict[str, Role | str] = {
     "getMe": Role.VIEWER,
     "getReadiness": PUBLIC,
     "getSummary": Role.VIEWER,
+    "getTopics": Role.VIEWER,
     "getUsage": Role.VIEWER,
     "getWorkspace": Role.VIEWER,
     "giveFeedback": Role.VIEWER,

@@ -26,9 +26,9 @@ def keywords(chat: Chat, limit: int = 8) -> list[ScoredKeyword]:
     forms: dict[str, Counter[str]] = defaultdict(Counter)
     opening: set[str] = set()
     first_customer = next((n for n, turn in enumerate(chat.turns) if turn.user_type is UserType.CUSTOMER), -1)
-    ignored = {name.lower() for name in chat.handles} | set(_names(chat))
+    ignored = {name.lower() for name in chat.handles} | set(names(chat))
     for sentence in chat.sentences:
-        for key, form in _terms(sentence, ignored):
+        for key, form in terms(sentence, ignored):
             if key not in holders and len(holders) >= _VOCABULARY:
                 continue
             holders[key].add(sentence.turn)
@@ -50,7 +50,7 @@ def keywords(chat: Chat, limit: int = 8) -> list[ScoredKeyword]:
     return [ScoredKeyword(text=forms[key].most_common(1)[0][0], score=round(weight[key] / top, 3)) for key in best]
 
 
-def _names(chat: Chat) -> Iterator[str]:
+def names(chat: Chat) -> Iterator[str]:
     """Yield the names that the people call themselves and each other: who they are is not what it is about."""
     asked = False
     for sentence in chat.sentences:
@@ -67,7 +67,8 @@ def _names(chat: Chat) -> Iterator[str]:
             yield sentence.words[0]
 
 
-def _terms(sentence: Sentence, ignored: Container[str]) -> Iterator[tuple[str, str]]:
+def terms(sentence: Sentence, ignored: Container[str]) -> Iterator[tuple[str, str]]:
+    """Yield the words and two-word phrases of a sentence that carry content, each as its stems and as written."""
     before: tuple[str, str] | None = None
     for word in sentence.words:
         if (
