@@ -35,7 +35,7 @@ Said = tuple[str, str, str]
 
 
 class ReaderLost(Exception):
-    """The process that reads conversations has ended, or does not answer."""
+    """The process that reads conversations has ended, does not answer, or failed; its text is an exception's name."""
 
 
 class TopicReader:
@@ -71,9 +71,12 @@ class TopicReader:
                 self._process.stdin.write(orjson.dumps(command, option=orjson.OPT_NON_STR_KEYS) + b"\n")
                 await self._process.stdin.drain()
                 line = await self._process.stdout.readline()
-            return orjson.loads(line)
+            answer = orjson.loads(line)
         except (OSError, ValueError) as error:  # it is gone, is late, or said half of it
             raise ReaderLost from error
+        if "error" in answer:
+            raise ReaderLost(answer["error"])
+        return answer
 
 
 @asynccontextmanager

@@ -27,7 +27,7 @@ _WAITING = f"""
     )
 """
 _COUNT_SOME = """
-    (SELECT count(*) FROM (SELECT FROM conversations AS c WHERE c.workspace_id = $1 LIMIT $2) AS some)
+    (SELECT count(*) FROM (SELECT FROM conversations AS c WHERE c.workspace_id = $1 LIMIT $2) AS counted)
 """
 
 _STATE = f"""
@@ -93,19 +93,19 @@ _TEXTS = f"""
 _ASSIGN = """
     WITH input AS (
         SELECT * FROM json_to_recordset(convert_from($2, 'UTF8')::json) AS i (
-            conversation_id text, made_at timestamptz, messages integer, topic_id integer, weight real
+            conversation_id text, made_at timestamptz, read_count integer, topic_id integer, weight real
         )
     ), here AS (
         SELECT c.conversation_id, c.first_message_at, c.created_at, c.topic_messages FROM conversations AS c
         WHERE c.workspace_id = $1 AND c.conversation_id = ANY (ARRAY(SELECT conversation_id FROM input))
         ORDER BY c.conversation_id FOR NO KEY UPDATE
     ), known AS (
-        SELECT here.conversation_id, here.first_message_at, i.topic_id, i.weight, i.messages,
-            here.topic_messages IS DISTINCT FROM i.messages AS is_read_anew
+        SELECT here.conversation_id, here.first_message_at, i.topic_id, i.weight, i.read_count,
+            here.topic_messages IS DISTINCT FROM i.read_count AS is_read_anew
         FROM here JOIN input AS i
         ON i.conversation_id COLLATE "C" = here.conversation_id AND i.made_at = here.created_at
     ), read AS (
-        UPDATE conversations AS c SET topic_messages = known.messages FROM known
+        UPDATE conversations AS c SET topic_messages = known.read_count FROM known
         WHERE c.workspace_id = $1 AND c.conversation_id = known.conversation_id AND known.is_read_anew
     ), written AS (
         INSERT INTO conversation_topics AS t

@@ -299,7 +299,7 @@ class AssignedRow(NamedTuple):
 
     conversation_id: str
     made_at: datetime
-    messages: int
+    read_count: int
     topic_id: int | None
     weight: float
 

@@ -99,7 +99,8 @@ class TopicRound:
                 await step(keys, claim_id, state)
             return True
         except (Replaced, ReaderLost, ConfigurationError, InvalidTag, NotFound) as error:
-            _log.warning("topics_interrupted", error=type(error).__name__)
+            reason = str(error) if isinstance(error, ReaderLost) else ""
+            _log.warning("topics_interrupted", error=type(error).__name__, reason=reason)
             await self._opened.aclose()
             self._reader = None
             return False
@@ -139,7 +140,7 @@ class TopicRound:
             total, known = await unit.topic_models.totals(keys.workspace_id)
         async with self._writing(keys, claim_id) as unit:
             await unit.topic_models.forget_sample(keys.workspace_id)
-            new, _ = await unit.topic_models.assign(keys.workspace_id, rows, sampled=True)
+            new, _strays = await unit.topic_models.assign(keys.workspace_id, rows, sampled=True)
             # What was there before does not count as having come since.
             waiting = max(0, total - known - new)
             await unit.topic_models.fitted(

@@ -10,7 +10,7 @@ import re
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, BinaryIO, NamedTuple
 
@@ -24,7 +24,7 @@ from app.schemas.topics import Assigned, Topic, TopicModel
 
 FEWEST = 5
 """In how many conversations, of as many customers, a term has to be before it may describe a topic."""
-OFTENEST = 0.4
+OFTENEST = 0.6
 """In which part of the conversations a term may be at the most: what is in more says nothing about any."""
 VOCABULARY = 3_000
 TOPICS = range(4, 21)
@@ -39,6 +39,7 @@ NEAR = 0.12
 """The least cosine between a conversation and its topic."""
 SAME = 0.4
 """The least cosine between a topic and an earlier one that it goes on as."""
+EPOCH = datetime.fromtimestamp(0, UTC)
 NICENESS = 10
 """By how much other processes go first."""
 
@@ -247,9 +248,7 @@ class Commands:
 
 def _read_or_leave(conversation: Sequence[Sequence[str]]) -> Document:
     turns = [
-        Turn.model_construct(
-            message_id="", user_id=user_id, user_type=UserType(user_type), timestamp=datetime.min, text=text
-        )
+        Turn.model_construct(message_id="", user_id=user_id, user_type=UserType(user_type), timestamp=EPOCH, text=text)
         for user_id, user_type, text in conversation
     ]
     try:
@@ -262,8 +261,11 @@ def main(lines: BinaryIO, answers: BinaryIO) -> None:
     """Obeys until there is nobody any more who asks."""
     commands = Commands()
     for line in lines:
-        answer = commands.obey(orjson.loads(line))
-        answers.write(orjson.dumps(answer, option=orjson.OPT_NON_STR_KEYS) + b"\n")
+        try:
+            answer = commands.obey(orjson.loads(line))
+        except Exception as error:  # noqa: BLE001 — its text may hold anything
+            answer = {"error": type(error).__name__}
+        answers.write(orjson.dumps(answer, tuple, orjson.OPT_NON_STR_KEYS) + b"\n")
         answers.flush()
 
 
