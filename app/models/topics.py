@@ -10,7 +10,8 @@ class TopicModel(Base):
     """A workspace's topics, sealed, who keeps them up to date just now, and when that will be to do over.
 
     The model was made from ``sampled`` of ``fitted_total`` conversations, of which ``strays`` had no topic; since then
-    ``new_total`` came, ``new_strays`` of them without one. Up to ``swept_through`` the conversations are assigned by
+    ``new_total`` came, ``new_strays`` of them without one (below zero, those are still to be read that were there
+    before). Up to ``swept_through`` the conversations are assigned by
     this model, and not by the one before it; null is all of them. From ``label_at`` on topics want a label.
     """
 

@@ -122,7 +122,7 @@ _ASSIGN = """
 """
 _PROGRESS = """
     UPDATE topic_models SET leased_until = clock_timestamp() + $3, updated_at = clock_timestamp(),
-        new_total = new_total + $4, new_strays = new_strays + $5,
+        new_total = new_total + $4, new_strays = new_strays + CASE WHEN new_total < 0 THEN 0 ELSE $5::integer END,
         swept_through = CASE WHEN $6 THEN $7 ELSE swept_through END
     WHERE workspace_id = $1 AND claim_id = $2
 """
@@ -130,7 +130,7 @@ _UNSAMPLE = "UPDATE conversation_topics SET sampled = false WHERE workspace_id =
 _FITTED = """
     UPDATE topic_models SET leased_until = clock_timestamp() + $3, updated_at = clock_timestamp(),
         fitted_at = clock_timestamp(), model = $4, topics = $5, fitted_total = $6, sampled = $7, strays = $8,
-        new_total = $9, new_strays = $10, label_at = CASE WHEN $11 THEN clock_timestamp() END,
+        new_total = $9, new_strays = 0, label_at = CASE WHEN $10 THEN clock_timestamp() END,
         swept_through = CASE WHEN EXISTS (
             SELECT FROM conversation_topics AS t WHERE t.workspace_id = $1 AND NOT t.sampled
         ) THEN '' END
@@ -257,16 +257,16 @@ class TopicRepository:
         lease: timedelta,
         sealed: tuple[bytes, bytes],
         counts: tuple[int, int, int],
-        new: tuple[int, int],
         *,
+        waiting: int,
         wants_labels: bool,
     ) -> None:
         """Stores a new model and its topics.
 
-        Counts are all conversations, the sampled, and those of them without a topic; what comes later is counted from
-        ``new`` on.
+        Counts are all conversations, the sampled, and those of them without a topic; ``waiting`` are those that nobody
+        has read, which do not count as new when somebody does.
         """
-        await self._driver.execute(_FITTED, workspace_id, claim_id, lease, *sealed, *counts, *new, wants_labels)
+        await self._driver.execute(_FITTED, workspace_id, claim_id, lease, *sealed, *counts, -waiting, wants_labels)
 
     async def labelled(self, workspace_id: int, claim_id: int, topics: bytes, again: timedelta | None) -> None:
         """Stores topics with their labels, and when to ask for those that are missing."""

@@ -141,15 +141,13 @@ class TopicRound:
         async with self._writing(keys, claim_id) as unit:
             await unit.topic_models.forget_sample(keys.workspace_id)
             new, _strays = await unit.topic_models.assign(keys.workspace_id, rows, sampled=True)
-            # What was there before does not count as having come since.
-            waiting = max(0, total - known - new)
             await unit.topic_models.fitted(
                 keys.workspace_id,
                 claim_id,
                 LEASE,
                 (_seal(keys, MODEL, model.model_dump_json()), _seal_topics(keys, topics)),
                 (total, len(rows), strays),
-                (-waiting, -(waiting * strays // max(1, len(rows)))),
+                waiting=max(0, total - known - new),
                 wants_labels=any(not topic.label for topic in topics),
             )
         _log.info("topics_found", topics=len(topics), conversations=len(rows))
