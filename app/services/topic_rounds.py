@@ -236,10 +236,11 @@ def _is_outdated(state: TopicModelRow, now: datetime) -> bool:
 
 def _said(keys: WorkspaceKeys, row: TextRow) -> list[Said]:
     cipher = keys.conversation(row.conversation_id)
-    return [
-        (user_id, user_type, cipher.open(MESSAGE, message_id, content))
-        for message_id, user_id, user_type, content in row.messages
-    ]
+    said = []
+    for message_id, user_id, user_type, content in row.messages:
+        with suppress(InvalidTag):  # one that was changed at rest does not keep the others from having a topic
+            said.append((user_id, user_type, cipher.open(MESSAGE, message_id, content)))
+    return said
 
 
 def _rows(told: Sequence[TextRow], assigned: Sequence[Assigned]) -> list[AssignedRow]:

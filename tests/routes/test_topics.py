@@ -277,6 +277,18 @@ async def test_a_word_of_few_customers_is_no_keyword_and_nothing_is_readable_at_
     assert not any(word.encode() in blob for blob in stored for word in (canary, "parcel", "printer"))
 
 
+async def test_a_text_that_does_not_open_keeps_no_other_from_its_topic(
+    workspace: Workspace, services: Services, postgresql: psycopg.Connection
+) -> None:
+    for matter in MATTERS:
+        await store(workspace, chats(matter, 20))
+    postgresql.execute("UPDATE messages SET content = content || 'x' WHERE conversation_id = 'parcel-3'")
+    postgresql.commit()
+    await keep_up(services)
+    found = await topics(workspace)
+    assert (found["status"], found["conversations"], found["assigned"]) == ("ready", 80, 79)
+
+
 async def test_two_workers_do_not_do_it_twice(
     workspace: Workspace, settings: Settings, services: Services, postgresql: psycopg.Connection
 ) -> None:
