@@ -29,6 +29,7 @@ from app.repositories.messages import MessageRepository
 from app.repositories.runs import RunRepository
 from app.repositories.search import SearchRepository
 from app.repositories.sessions import keeps_statements, lent_session, replayed, written
+from app.repositories.topics import TopicRepository
 from app.repositories.trends import TrendRepository
 from app.repositories.usage import UsageRepository
 from app.repositories.workspaces import WorkspaceRepository
@@ -116,6 +117,7 @@ class Unit:
     messages = cached_property(lambda unit: MessageRepository(unit._driver))
     runs = cached_property(lambda unit: RunRepository(unit._driver))
     search = cached_property(lambda unit: SearchRepository(unit._driver))
+    topic_models = cached_property(lambda unit: TopicRepository(unit._driver))
     trends = cached_property(lambda unit: TrendRepository(unit._driver))
     usage = cached_property(lambda unit: UsageRepository(unit._connection))
     workspaces = cached_property(lambda unit: WorkspaceRepository(unit._connection))

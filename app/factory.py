@@ -13,6 +13,7 @@ from app.errors import ConfigurationError
 from app.llm.gateway import Gateway
 from app.llm.hops import Hop
 from app.llm.local.engine import LOCAL_MODEL
+from app.llm.topics import TopicLabels
 from app.logs import configure_logs
 from app.schemas.enums import Provider
 from app.security.cursors import CursorSigner
@@ -36,6 +37,7 @@ from app.services.retention import RetentionService
 from app.services.search import SearchService
 from app.services.sign_in import SignInService
 from app.services.summaries import SummaryService
+from app.services.topics import TopicService
 from app.services.trends import TrendService
 from app.services.turns import Turns
 from app.services.usage import UsageService
@@ -70,6 +72,7 @@ class Services:
     search: SearchService
     sign_in: SignInService
     summaries: SummaryService
+    topics: TopicService
     trends: TrendService
     usage: UsageService
     workspaces: WorkspaceService
@@ -164,6 +167,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             search=search,
             sign_in=sign_in,
             summaries=summaries,
+            topics=TopicService(db, workspaces, usage, TopicLabels(hops, settings.llm_deadline_s)),
             trends=trends,
             usage=usage,
             workspaces=workspaces,

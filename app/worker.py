@@ -36,17 +36,10 @@ class Chore(NamedTuple):
     run: Callable[[Services, asyncio.Event], Awaitable[None]]
 
 
-async def _delete_old(services: Services, stopping: asyncio.Event) -> None:
-    await services.retention.run(stopping)
-
-
-async def _fold_trends(services: Services, stopping: asyncio.Event) -> None:
-    await services.trends.fold_all(stopping)
-
-
 CHORES: tuple[Chore, ...] = (
-    Chore("retention", 600.0, _delete_old),
-    Chore("fold_trends", 10.0, _fold_trends),
+    Chore("retention", 600.0, lambda services, stopping: services.retention.run(stopping)),
+    Chore("fold_trends", 10.0, lambda services, stopping: services.trends.fold_all(stopping)),
+    Chore("topics", 5.0, lambda services, stopping: services.topics.keep_up(stopping)),
 )
 
 

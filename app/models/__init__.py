@@ -6,6 +6,7 @@ from app.models.base import Base
 from app.models.chats import Conversation, Message, Participant
 from app.models.jobs import Job, JobItem
 from app.models.operations import AuditEntry, IdempotencyKey
+from app.models.topics import ConversationTopic, TopicModel
 from app.models.trends import TrendChange, TrendCount
 from app.models.usage import AnalysisClaim, Budget, ModelCall, Spending
 from app.models.workspaces import Workspace
@@ -17,6 +18,7 @@ __all__ = [
     "Base",
     "Budget",
     "Conversation",
+    "ConversationTopic",
     "Feedback",
     "IdempotencyKey",
     "Insight",
@@ -30,6 +32,7 @@ __all__ = [
     "Session",
     "Spending",
     "Summary",
+    "TopicModel",
     "TrendChange",
     "TrendCount",
     "User",

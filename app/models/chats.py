@@ -21,7 +21,10 @@ message_batches = Sequence("message_batches", data_type=BigInteger, metadata=Bas
 
 
 class Conversation(Base):
-    """A conversation: counts kept by the inserts, labels kept by the analyses."""
+    """A conversation: counts kept by the inserts, labels kept by the analyses.
+
+    ``topic_messages`` is how many messages it had when its topic was last looked for.
+    """
 
     __tablename__ = "conversations"
     __table_args__ = (
@@ -45,6 +48,12 @@ class Conversation(Base):
             postgresql_where=text("last_message_at - first_message_at > interval '24 hours'"),
         ),
         Index("conversations_keyword_hashes_idx", "keyword_hashes", postgresql_using="gin"),
+        # Those that nobody has read for their topic yet, or not to the end.
+        Index(
+            "conversations_topic_waiting_idx",
+            *("workspace_id", "first_message_at", "topic_messages", "conversation_id"),
+            postgresql_where=text("topic_messages IS DISTINCT FROM message_count"),
+        ),
     )
 
     workspace_id: Mapped[BigId] = mapped_column(
@@ -58,6 +67,7 @@ class Conversation(Base):
     sentiment: Mapped[str | None]
     outcome: Mapped[str | None]
     keyword_hashes: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    topic_messages: Mapped[int | None] = mapped_column(Integer)
 
 
 class Participant(Base):

@@ -9,6 +9,7 @@ from app.routes.bodies import json_body, read_json, reference, reply
 from app.routes.deps import Admin, App, BudgetScope, Reader
 from app.routes.operations import Operation
 from app.routes.problems import describe
+from app.schemas.topics import TopicQuery, Topics
 from app.schemas.trends import TrendQuery, Trends
 from app.schemas.usage import BudgetIn, Usage, UsageQuery
 
@@ -43,6 +44,21 @@ async def get_trends(app: App, viewer: Reader, query: Annotated[TrendQuery, Quer
 async def get_usage(app: App, viewer: Reader, query: Annotated[UsageQuery, Query()]) -> Response:
     """Returns calls, tokens and cost by day and model, and what is left of the budgets."""
     return reply(await app.usage.used(viewer, query))
+
+
+@router.get(
+    "/analytics/topics",
+    operation_id="getTopics",
+    summary="What conversations are about",
+    response_model=Topics,
+    responses=describe(400, 401, 403, 422, 429, 503),
+)
+async def get_topics(app: App, viewer: Reader, query: Annotated[TopicQuery, Query()]) -> Response:
+    """Returns the topics of the conversations that began in a range of time, with how many each has, and examples.
+
+    Workers find them, without a model's help, from 50 conversations on, and keep them up to date as messages come.
+    """
+    return reply(await app.topics.report(viewer, query))
 
 
 @router.put(

@@ -268,6 +268,24 @@ USAGE: dict[str, Any] = {
     ],
 }
 BUDGET_IN: dict[str, Any] = {"day_usd": 5.0, "month_usd": 50.0}
+TOPICS: dict[str, Any] = {
+    "from": "2026-11-01T00:00:00.000000Z",
+    "to": "2026-12-01T00:00:00.000000Z",
+    "status": "ready",
+    "conversations": 120,
+    "assigned": 113,
+    "updated_at": "2026-11-22T10:03:00.000000Z",
+    "data": [
+        {
+            "topic_id": "1",
+            "label": "Lost parcels and refunds",
+            "keywords": ["parcel", "refund", "tracking number", "arrived"],
+            "conversations": 113,
+            "share": 1.0,
+            "examples": [{"conversation_id": "order-1042", "snippet": _ASKED}],
+        }
+    ],
+}
 TRENDS: dict[str, Any] = {
     "metric": "outcome",
     "interval": "day",

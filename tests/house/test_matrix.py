@@ -42,6 +42,7 @@ NEEDED: dict[str, Role | str] = {
     "getMetrics": PUBLIC,
     "getReadiness": PUBLIC,
     "getSummary": Role.VIEWER,
+    "getTopics": Role.VIEWER,
     "getTrends": Role.VIEWER,
     "getUsage": Role.VIEWER,
     "getWorkspace": Role.VIEWER,

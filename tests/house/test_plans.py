@@ -6,6 +6,7 @@ shown is that a statement can use its index, and that no other will do; not that
 costs. The look-ups of foreign keys, by which a deletion takes everything with it, are in no plan.
 """
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -14,17 +15,20 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
+from app.factory import Services
 from app.repositories import search
 from tests.conftest import LOG
 from tests.support.api import Workspace, message
 from tests.support.statements import ServerLog
 
 CONVERSATIONS = 2_000
-TABLES = {"messages", "conversations", "participants", "trend_counts", "trend_changes"}
+TABLES = {"messages", "conversations", "participants", "conversation_topics", "trend_counts", "trend_changes"}
 WORDS, OPEN = "messages_search_vector_idx", "messages_order_idx"
 CHAT, NEWEST, LONG = "conversations_pkey", "conversations_last_message_at_idx", "conversations_long_idx"
 SENDERS, HISTORY = "participants_pkey", "participants_history_idx"
 KEYWORD = "conversations_keyword_hashes_idx"
+TOPIC, TOPICS, SAMPLED = "conversation_topics_pkey", "conversation_topics_weight_idx", "conversation_topics_sampled_idx"
+WAITING = "conversations_topic_waiting_idx"
 COUNTED, CHANGED, COMMONEST = "trend_counts_pkey", "trend_changes_pkey", "trend_counts_commonest_idx"
 SHOWN = {CHAT, SENDERS}
 UNTIL = {"to": "2026-11-01T12:00:00Z"}
@@ -65,6 +69,8 @@ READS = {
     "a sender's common word": Case("/chats", {"user_id": "ana", "q": "parcel"}, {*SHOWN, HISTORY, OPEN}, COMMON),
     "history": Case(HISTORY_OF_ANA, {}, {*SHOWN, HISTORY}),
     "deep history": Case(HISTORY_OF_ANA, {"page": 70}, {*SHOWN, HISTORY}),
+    "topics": Case("/analytics/topics", {}, {WAITING, TOPICS, OPEN}),
+    "topics of a range": Case("/analytics/topics", {"from": "2026-11-01T12:00:00Z"}, {WAITING, TOPICS}),
     "a trend": Case(TRENDS, {"metric": "sentiment", **NOVEMBER}, {CHAT, COUNTED, CHANGED}),
     "a trend of the last month": Case(TRENDS, {}, {CHAT, COUNTED, CHANGED}),
     "a trend of keywords": Case(TRENDS, WORDS_OF_TRENDS, {CHAT, COUNTED, CHANGED, COMMONEST, KEYWORD}),
@@ -153,6 +159,19 @@ async def ear(request: pytest.FixtureRequest, workspace: Workspace, postgresql: 
     return Ear(log.file, postgresql)
 
 
+async def finding_topics(services: Services, ear: Ear, postgresql: psycopg.Connection) -> Heard:
+    """Returns the statements of a worker that finds topics."""
+    heard: Heard = {}
+    for name, indexes in (("finding topics", {CHAT, OPEN, WAITING, SAMPLED}), ("assigning anew", {TOPIC, OPEN})):
+        await services.topics.keep_up(asyncio.Event())
+        services.topics._rests_until = 0.0
+        # What names the key itself has no plan without it.
+        heard[name] = [each for each in ear.statements() if "ON CONFLICT (" not in each], indexes
+        postgresql.execute("UPDATE topic_models SET swept_through = ''")
+        postgresql.commit()
+    return heard
+
+
 async def requests(workspace: Workspace, ear: Ear, monkeypatch: pytest.MonkeyPatch) -> Heard:
     """Returns the statements of each request, and the indexes that they must use."""
     heard: Heard = {}
@@ -176,9 +195,14 @@ async def requests(workspace: Workspace, ear: Ear, monkeypatch: pytest.MonkeyPat
 
 
 async def test_every_statement_has_its_index_and_misses_one_that_is_gone(
-    workspace: Workspace, ear: Ear, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace,
+    services: Services,
+    ear: Ear,
+    postgresql: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    heard = await requests(workspace, ear, monkeypatch)
+    heard = await finding_topics(services, ear, postgresql)
+    heard |= await requests(workspace, ear, monkeypatch)
     assert all(statements for statements, _ in heard.values())
     wrong = {name: found for name, asked in heard.items() if (found := ear.complaints(*asked))}
     assert not wrong, "\n".join(f"{name}: {line}" for name, found in wrong.items() for line in found)

@@ -51,6 +51,10 @@ async def test_a_deletion_leaves_no_row_that_speaks_of_the_conversation(
         "INSERT INTO analysis_claims SELECT workspace_id, 'c0', 'summary', 1, now() FROM conversations"
         " WHERE conversation_id = 'c0'"
     )
+    postgresql.execute(
+        "INSERT INTO conversation_topics SELECT workspace_id, 'c0', 1, 1, now(), true FROM conversations"
+        " WHERE conversation_id = 'c0'"
+    )
     postgresql.commit()
     assert (await workspace.editor.post("/jobs/summarize", json={"conversation_ids": ["c0"]})).status_code == 202
     given = await workspace.viewer.post("/chats/c0/summary/feedback", json={"rating": "up"})

@@ -8,9 +8,9 @@ from app.llm.local.keywords import keywords
 from app.llm.local.outcome import outcome
 from app.llm.local.questions import questions
 from app.llm.local.sentiment import sentiment
+from app.llm.local.subjects import topics
 from app.llm.local.summary import summary
 from app.llm.local.text import Chat
-from app.llm.local.subjects import topics
 from app.schemas.drafts import DraftOutcome, InsightsDraft, SummaryDraft, Turn
 from app.schemas.enums import Outcome
 

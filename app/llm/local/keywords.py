@@ -28,7 +28,7 @@ def keywords(chat: Chat, limit: int = 8) -> list[ScoredKeyword]:
     first_customer = next((n for n, turn in enumerate(chat.turns) if turn.user_type is UserType.CUSTOMER), -1)
     ignored = {name.lower() for name in chat.handles} | set(people(chat))
     for sentence in chat.sentences:
-        for key, form in _terms(sentence, ignored):
+        for key, form in terms(sentence, ignored):
             if key not in holders and len(holders) >= _VOCABULARY:
                 continue
             holders[key].add(sentence.turn)
@@ -73,7 +73,8 @@ def is_matter(word: str, ignored: Container[str]) -> bool:
     return is_content(word) and not known and len(word) <= _MAX_WORD and not _SERIAL.search(word)
 
 
-def _terms(sentence: Sentence, ignored: Container[str]) -> Iterator[tuple[str, str]]:
+def terms(sentence: Sentence, ignored: Container[str]) -> Iterator[tuple[str, str]]:
+    """Yield the words and two-word phrases of a sentence that carry content, each as its stems and as written."""
     before: tuple[str, str] | None = None
     for word in sentence.words:
         if not is_matter(word, ignored):
