@@ -16,6 +16,7 @@ from app.repositories.analyses import AnalysisRepository
 from app.repositories.audit import AuditRepository
 from app.repositories.auth import AuthRepository
 from app.repositories.chats import ChatRepository
+from app.repositories.deliveries import DeliveryRepository
 from app.repositories.feedback import FeedbackRepository
 from app.repositories.idempotency import IdempotencyRepository
 from app.repositories.jobs import JobRepository
@@ -26,6 +27,7 @@ from app.repositories.runs import RunRepository
 from app.repositories.search import SearchRepository
 from app.repositories.sessions import keeps_statements, lent_session
 from app.repositories.usage import UsageRepository
+from app.repositories.webhooks import WebhookRepository
 from app.repositories.workspaces import WorkspaceRepository
 
 POOL_TIMEOUT_S = 1.5
@@ -86,6 +88,7 @@ class Unit:
     audit = cached_property(lambda unit: AuditRepository(unit._connection))
     auth = cached_property(lambda unit: AuthRepository(unit._connection))
     chats = cached_property(lambda unit: ChatRepository(unit._driver))
+    deliveries = cached_property(lambda unit: DeliveryRepository(unit._driver))
     feedback = cached_property(lambda unit: FeedbackRepository(unit._connection))
     idempotency = cached_property(lambda unit: IdempotencyRepository(unit._connection))
     jobs = cached_property(lambda unit: JobRepository(unit._driver))
@@ -95,6 +98,7 @@ class Unit:
     runs = cached_property(lambda unit: RunRepository(unit._driver))
     search = cached_property(lambda unit: SearchRepository(unit._driver))
     usage = cached_property(lambda unit: UsageRepository(unit._connection))
+    webhooks = cached_property(lambda unit: WebhookRepository(unit._driver))
     workspaces = cached_property(lambda unit: WorkspaceRepository(unit._connection))
 
 

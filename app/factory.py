@@ -1,5 +1,6 @@
 """The only place where parts meet."""
 
+import ipaddress
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from app.llm.local.engine import LOCAL_MODEL
 from app.schemas.enums import Provider
 from app.security.cursors import CursorSigner
 from app.security.encryption import MasterKeys, derive
+from app.security.targets import Targets
 from app.security.tokens import TokenSigner
 from app.services.audit import AuditService
 from app.services.auth import AuthService
 from app.services.chats import ChatService
+from app.services.deliveries import DeliveryService
 from app.services.evaluation import EvaluationService
 from app.services.feedback import FeedbackService
 from app.services.health import HealthService
@@ -36,6 +39,7 @@ from app.services.sign_in import SignInService
 from app.services.summaries import SummaryService
 from app.services.turns import Turns
 from app.services.usage import UsageService
+from app.services.webhooks import WebhookService
 from app.services.workspaces import WorkspaceService
 from app.settings import Settings, generate_secrets, master_keys, secret_keys
 
@@ -50,6 +54,7 @@ class Services:
     audit: AuditService
     auth: AuthService
     chats: ChatService
+    deliveries: DeliveryService
     evaluation: EvaluationService
     feedback: FeedbackService
     health: HealthService
@@ -66,6 +71,7 @@ class Services:
     sign_in: SignInService
     summaries: SummaryService
     usage: UsageService
+    webhooks: WebhookService
     workspaces: WorkspaceService
     queue_connection: Callable[[], AbstractAsyncContextManager[Any]]
     base_url: str
@@ -120,12 +126,15 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         health = HealthService(db)
         await health.check()
         await workspaces.check_master_keys()
+        targets = Targets([ipaddress.ip_network(each) for each in settings.webhook_allowed_networks])
+        stack.callback(targets.close)
         auth = AuthService(db, signer, peppers)
         sign_in = SignInService(db, workspaces, signer, _providers(settings), settings.base_url)
         yield Services(
             audit=AuditService(db, workspaces, cursors),
             auth=auth,
             chats=chats,
+            deliveries=DeliveryService(db, workspaces, targets, settings.base_url),
             evaluation=EvaluationService(chats, feedback, workspaces),
             feedback=feedback,
             health=health,
@@ -142,6 +151,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             sign_in=sign_in,
             summaries=summaries,
             usage=usage,
+            webhooks=WebhookService(db, workspaces, cursors, targets),
             workspaces=workspaces,
             queue_connection=db.alone,
             base_url=settings.base_url,

@@ -36,7 +36,14 @@ class Chore(NamedTuple):
     run: Callable[[Services, asyncio.Event], Awaitable[None]]
 
 
-CHORES: tuple[Chore, ...] = ()
+async def _drop_old_deliveries(services: Services, _: asyncio.Event) -> None:
+    await services.deliveries.drop_old()
+
+
+CHORES: tuple[Chore, ...] = (
+    Chore("deliveries", 1, lambda services, stopping: services.deliveries.run(stopping)),
+    Chore("old_deliveries", 3_600, _drop_old_deliveries),
+)
 
 
 async def work(services: Services, stopping: asyncio.Event) -> None:

@@ -7,6 +7,7 @@ from app.models.chats import Conversation, Message, Participant
 from app.models.jobs import Job, JobItem
 from app.models.operations import AuditEntry, IdempotencyKey
 from app.models.usage import AnalysisClaim, Budget, ModelCall, Spending
+from app.models.webhooks import Webhook, WebhookDelivery
 from app.models.workspaces import Workspace
 
 __all__ = [
@@ -30,5 +31,7 @@ __all__ = [
     "Spending",
     "Summary",
     "User",
+    "Webhook",
+    "WebhookDelivery",
     "Workspace",
 ]

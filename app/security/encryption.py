@@ -87,6 +87,11 @@ class WorkspaceKeys:
         """The key under which notices to live readers hash the ids of conversations."""
         return derive(self.data_key, "notices")
 
+    @cached_property
+    def webhook_key(self) -> bytes:
+        """The key under which URLs and secrets of webhooks are sealed."""
+        return derive(self.data_key, "webhooks")
+
 
 def seal(key: bytes, data: bytes, belongs: bytes) -> bytes:
     """Returns ``data`` encrypted under a key of its own purpose; ``belongs`` says where it stands."""

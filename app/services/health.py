@@ -8,7 +8,7 @@ from app.db import APP_ROLE, Database
 from app.errors import ConfigurationError, Unavailable
 from app.schemas.health import Health
 
-SCHEMA_VERSION = "0010"
+SCHEMA_VERSION = "0013"
 """The migration that this code needs; a database that is further on serves it as well."""
 
 _log = structlog.get_logger(__name__)
