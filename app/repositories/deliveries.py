@@ -7,7 +7,6 @@ is still under that lease.
 from datetime import timedelta
 
 import asyncpg
-import orjson
 
 from app.repositories.webhooks import ABANDON
 from app.schemas.enums import DisabledReason
@@ -96,7 +95,7 @@ class DeliveryRepository:
     async def claim(self, workspace_id: int, webhook_id: int, lease: timedelta) -> ClaimedDelivery | None:
         """Returns what is longest due for a webhook and nobody has, and counts the attempt; None if nothing is."""
         row = await self._driver.fetchrow(_CLAIM, workspace_id, webhook_id, lease)
-        return ClaimedDelivery(*row)._replace(data=orjson.loads(row["data"])) if row else None
+        return ClaimedDelivery(*row) if row else None
 
     async def settle(self, workspace_id: int, webhook_id: int, claimed: ClaimedDelivery, attempt: AttemptRow) -> None:
         """Writes down what came of an attempt, if it is still this worker's."""

@@ -5,7 +5,6 @@ from datetime import datetime
 from uuid import UUID
 
 import asyncpg
-import orjson
 
 from app.repositories.outbox import tell
 from app.schemas.enums import DeliveryState, WebhookEvent
@@ -140,4 +139,4 @@ class WebhookRepository:
 
 def _delivery(row: asyncpg.Record) -> DeliveryRow:
     found = DeliveryRow(*row)
-    return found._replace(data=orjson.loads(row["data"]), state=DeliveryState(found.state))
+    return found._replace(state=DeliveryState(found.state))

@@ -113,6 +113,8 @@ ALLOWED = {
     ("SELECT", "memberships", "user_id"): "SELECT w.name FROM memberships AS m JOIN workspaces AS w"
     " ON w.workspace_id = m.workspace_id WHERE m.user_id = $1::BIGINT",
     ("UPDATE", "memberships", "invited_email"): "UPDATE memberships SET user_id = $1 WHERE invited_email = $2",
+    ("SELECT", "webhooks", "enabled"): "SELECT 1 FROM webhooks AS w WHERE w.enabled = $1::boolean AND EXISTS (SELECT"
+    " FROM webhook_deliveries AS d WHERE d.workspace_id = w.workspace_id)",
     ("SELECT", "workspaces", "name"): "SELECT * FROM workspaces WHERE name = $1",
     ("SELECT", "workspaces", None): "SELECT * FROM workspaces ORDER BY name",
 }
