@@ -98,7 +98,7 @@ _DELETE = """
             FROM receipt, gone JOIN unnest($2::text[], $3::text[]) AS known (id, target) ON id = conversation_id
         ) AS entry (action, target, details)
     )
-    SELECT receipt.* FROM receipt, note_deleted($1, ARRAY(SELECT conversation_id FROM gone))
+    SELECT receipt.*, note_deleted($1, ARRAY(SELECT conversation_id FROM gone)) FROM receipt
 """
 
 
@@ -157,7 +157,7 @@ class ChatRepository:
         workspace_id, actor = caller
         about = None if details is None else orjson.dumps(details).decode()
         row = await self._driver.fetchrow(_DELETE, workspace_id, list(targets), list(targets.values()), actor, about)
-        return DeletedRows(**{name: int(count) for name, count in row.items()})
+        return DeletedRows(**{name: int(row[name]) for name in DeletedRows.model_fields})
 
 
 def sealed_message(row: Iterable[Any]) -> SealedMessage:
