@@ -255,18 +255,15 @@ WEBHOOK: dict[str, Any] = {
     "url": "https://hooks.example.com/chats",
     "events": ["question.unanswered", "summary.created"],
     "enabled": True,
-    "disabled_reason": None,
-    "failing_since": None,
     "created_at": "2026-11-22T10:00:00.000000Z",
 }
 NEW_WEBHOOK: dict[str, Any] = {**WEBHOOK, "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="}
-WEBHOOK_LIST: dict[str, Any] = {"data": [WEBHOOK], "has_more": False, "next_cursor": None}
+WEBHOOK_LIST: dict[str, Any] = {"data": [WEBHOOK], "has_more": True, "next_cursor": _CURSOR}
 DELIVERY: dict[str, Any] = {
     "id": "0b6d8a1e-5c0f-4f5e-9a38-2f4f1f6f0c11",
     "event": "summary.created",
     "state": "pending",
     "conversation_id": "order-1042",
-    "job_id": None,
     "attempts": 1,
     "created_at": "2026-11-22T10:00:00.000000Z",
     "last_attempt_at": "2026-11-22T10:00:01.000000Z",

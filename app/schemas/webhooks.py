@@ -64,8 +64,8 @@ class Webhook(Schema):
     disabled_reason: Annotated[
         DisabledReason | None,
         Field(description="Why the service disabled it: the target answered 410, or failed for five days."),
-    ]
-    failing_since: Annotated[Timestamp | None, Field(description="The first failure since the last success.")]
+    ] = None
+    failing_since: Annotated[Timestamp | None, Field(description="The first failure since the last success.")] = None
     created_at: Timestamp
 
 
@@ -74,7 +74,7 @@ class NewWebhook(Webhook):
 
     model_config = example(examples.NEW_WEBHOOK)
 
-    secret: Annotated[str | None, Field(description="`whsec_` and the key in base64 (Standard Webhooks).")]
+    secret: Annotated[str | None, Field(description="`whsec_` and the key in base64 (Standard Webhooks).")] = None
 
 
 class WebhookList(Schema):
@@ -96,7 +96,7 @@ class Delivery(Schema):
     event: WebhookEvent
     state: DeliveryState
     conversation_id: Annotated[str | None, Field(description="Forgotten once a deletion was told.")]
-    job_id: str | None
+    job_id: str | None = None
     attempts: Annotated[int, Field(description="Ten at the most; begun anew by a replay.")]
     created_at: Timestamp
     last_attempt_at: Timestamp | None

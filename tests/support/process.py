@@ -51,6 +51,7 @@ def working(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
         for name, value in values
         if value
     }
+    environment["WEBHOOK_ALLOWED_NETWORKS"] = ",".join(settings.webhook_allowed_networks)
     with _running(WORK, settings, b"worker_ready", **environment) as process:
         yield process
 

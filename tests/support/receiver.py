@@ -40,6 +40,7 @@ class Receiver:
     now: int = 0
     at_once: int = 0
     came: asyncio.Event = field(default_factory=asyncio.Event)
+    serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def until(self, count: int, timeout_s: float = 20) -> list[Received]:
         """Returns the requests as soon as there are so many."""
@@ -50,6 +51,27 @@ class Receiver:
         return self.requests
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answers a connection, until the target is closed."""
+        task = asyncio.current_task()
+        assert task
+        self.serving.add(task)
+        try:
+            with suppress(asyncio.CancelledError):
+                await self._serve(reader, writer)
+        finally:
+            self.serving.discard(task)
+            if task.cancelling():
+                writer.transport.abort()
+            writer.close()
+
+    async def close(self) -> None:
+        """Ends every connection."""
+        for task in self.serving:
+            task.cancel()
+        if self.serving:
+            await asyncio.wait(self.serving)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
             headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in head[1:] if line)}
@@ -67,7 +89,6 @@ class Receiver:
                     await reply(writer)
             finally:
                 self.now -= 1
-        writer.close()
 
 
 @asynccontextmanager
@@ -81,3 +102,4 @@ async def open_receiver() -> AsyncIterator[Receiver]:
         yield receiver
     finally:
         server.close()
+        await receiver.close()
