@@ -6,16 +6,15 @@ from pydantic import Field, StrictBool, model_validator
 from pydantic.json_schema import SkipJsonSchema
 
 from app.schemas import examples
-from app.schemas.base import SafeText, Schema, Timestamp, example
+from app.schemas.base import SafeText, Schema, Timestamp, example, matching
 from app.schemas.enums import DeliveryState, DisabledReason, JobStatus, WebhookEvent
 
 URL_LENGTH = 2_048
 
 TargetUrl = Annotated[
     SafeText,
-    Field(
-        min_length=1, max_length=URL_LENGTH, description="`https://`, at a public address; redirects count as errors."
-    ),
+    Field(max_length=URL_LENGTH, description="`https://`, at a public address; redirects count as errors."),
+    *matching(r"https?://[!-~]+", "must be a URL such as https://example.com/hooks, in ASCII"),
 ]
 Events = Annotated[list[WebhookEvent], Field(min_length=1, max_length=len(WebhookEvent))]
 

@@ -17,6 +17,7 @@ import orjson
 import structlog
 
 from app.db import Database
+from app.errors import Unavailable
 from app.schemas.base import format_rfc3339
 from app.schemas.enums import DisabledReason, WebhookEvent
 from app.schemas.webhook_rows import AttemptRow, ClaimedDelivery, EndpointRow
@@ -111,8 +112,12 @@ class DeliveryService:
         room = LANES - busy.total()
         if room <= 0:
             return []
-        async with self._db.read() as unit:
-            found = await unit.deliveries.due(LANES_EACH)
+        try:
+            async with self._db.read() as unit:
+                found = await unit.deliveries.due(LANES_EACH)
+        except Unavailable as problem:  # what is being sent goes on
+            _log.warning("deliveries_interrupted", error=type(problem.__cause__).__name__)
+            return []
         wanted = [
             (row.workspace_id, row.webhook_id)
             for row in found

@@ -24,7 +24,7 @@ from app.schemas.webhooks import (
 from app.security.api_keys import random_id
 from app.security.cursors import CursorSigner, time_at
 from app.security.encryption import WorkspaceKeys, seal, unseal
-from app.security.targets import Targets
+from app.security.targets import Targets, parse_target
 from app.services.auth import confirm
 from app.services.workspaces import WorkspaceService
 
@@ -160,11 +160,12 @@ class WebhookService:
         return _logged(row)
 
     def _check(self, url: str) -> None:
-        try:
-            self._targets.check(url)
-        except ValueError as error:
-            detail = f"The URL {error}."
-            raise Invalid(detail, (FieldError("/url", "not_public", detail),)) from None
+        for code, check in (("invalid_url", parse_target), ("not_public", self._targets.check)):
+            try:
+                check(url)
+            except ValueError as error:
+                detail = f"The URL {error}."
+                raise Invalid(detail, (FieldError("/url", code, detail),)) from None
 
 
 def new_secret() -> str:
