@@ -44,16 +44,17 @@ _CLAIM = """
 """
 
 _SETTLE = """
-    WITH settled AS (
-        UPDATE webhook_deliveries SET
-            state = CASE WHEN $5 THEN 'delivered' WHEN $9::interval IS NULL THEN 'failed' ELSE 'pending' END,
-            due_at = clock_timestamp() + $9, status_code = $6, error = $7, duration_ms = $8,
-            conversation_id = CASE WHEN event <> 'conversation.deleted' OR $9 IS NOT NULL THEN conversation_id END
-        WHERE workspace_id = $1 AND webhook_id = $2 AND delivery_id = $3 AND state = 'sending' AND due_at = $4
-        RETURNING delivery_id
-    )
-    UPDATE webhooks AS w SET failing_since = CASE WHEN NOT $5 THEN clock_timestamp() END
-    FROM settled WHERE w.workspace_id = $1 AND w.webhook_id = $2 AND (w.failing_since IS NULL) = NOT $5
+    UPDATE webhook_deliveries SET
+        state = CASE WHEN $5 THEN 'delivered' WHEN $9::interval IS NULL THEN 'failed' ELSE 'pending' END,
+        due_at = clock_timestamp() + $9, status_code = $6, error = $7, duration_ms = $8,
+        conversation_id = CASE WHEN event <> 'conversation.deleted' OR $9 IS NOT NULL THEN conversation_id END
+    WHERE workspace_id = $1 AND webhook_id = $2 AND delivery_id = $3 AND state = 'sending' AND due_at = $4
+    RETURNING delivery_id
+"""
+
+_NOTE = """
+    UPDATE webhooks SET failing_since = CASE WHEN NOT $3 THEN clock_timestamp() END
+    WHERE workspace_id = $1 AND webhook_id = $2 AND (failing_since IS NULL) = NOT $3
 """
 
 _DISABLE = """
@@ -63,10 +64,11 @@ _DISABLE = """
     RETURNING webhook_id
 """
 
+# An event may be written for a webhook while that is being disabled.
 _OVER = f"""
-    SELECT w.workspace_id, w.webhook_id FROM webhooks AS w WHERE w.enabled = $1::boolean AND EXISTS (
-        SELECT FROM webhook_deliveries AS d
-        WHERE d.workspace_id = w.workspace_id AND d.webhook_id = w.webhook_id AND d.created_at < now() - {KEPT}
+    SELECT w.workspace_id, w.webhook_id, w.enabled FROM webhooks AS w WHERE w.enabled = $1::boolean AND EXISTS (
+        SELECT FROM webhook_deliveries AS d WHERE d.workspace_id = w.workspace_id AND d.webhook_id = w.webhook_id
+        AND (d.created_at < now() - {KEPT} OR (NOT w.enabled AND d.due_at IS NOT NULL))
     )
 """  # noqa: S608 — only constants
 
@@ -97,10 +99,14 @@ class DeliveryRepository:
         row = await self._driver.fetchrow(_CLAIM, workspace_id, webhook_id, lease)
         return ClaimedDelivery(*row) if row else None
 
-    async def settle(self, workspace_id: int, webhook_id: int, claimed: ClaimedDelivery, attempt: AttemptRow) -> None:
-        """Writes down what came of an attempt, if it is still this worker's."""
+    async def settle(self, workspace_id: int, webhook_id: int, claimed: ClaimedDelivery, attempt: AttemptRow) -> bool:
+        """Writes down what came of an attempt; returns False if it is not this worker's any more."""
         place = workspace_id, webhook_id, claimed.delivery_id, claimed.leased_until
-        await self._driver.execute(_SETTLE, *place, *attempt)
+        return await self._driver.fetchval(_SETTLE, *place, *attempt) is not None
+
+    async def note(self, workspace_id: int, webhook_id: int, *, delivered: bool) -> None:
+        """Writes down whether a webhook is failing, and since when."""
+        await self._driver.execute(_NOTE, workspace_id, webhook_id, delivered)
 
     async def disable(
         self, workspace_id: int, webhook_id: int, reason: DisabledReason, failing_for: timedelta | None
@@ -108,12 +114,16 @@ class DeliveryRepository:
         """Disables a webhook, and gives up what is on its way; returns False if it was, or is not failing so long."""
         found = await self._driver.fetchval(_DISABLE, workspace_id, webhook_id, reason, failing_for)
         if found is not None:
-            await self._driver.execute(ABANDON, workspace_id, webhook_id)
+            await self.abandon(workspace_id, webhook_id)
         return found is not None
 
-    async def over(self) -> list[tuple[int, int]]:
-        """Returns the webhooks of all workspaces that have deliveries which were kept long enough."""
+    async def over(self) -> list[tuple[int, int, bool]]:
+        """Returns the webhooks of all workspaces with deliveries that are over, and whether each is enabled."""
         return [tuple(row) for enabled in (True, False) for row in await self._driver.fetch(_OVER, enabled)]
+
+    async def abandon(self, workspace_id: int, webhook_id: int) -> None:
+        """Gives up what is on its way to a webhook."""
+        await self._driver.execute(ABANDON, workspace_id, webhook_id)
 
     async def drop(self, workspace_id: int, webhook_id: int, most: int) -> int:
         """Removes deliveries that were kept long enough, up to ``most``; returns how many."""

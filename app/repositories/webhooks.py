@@ -14,9 +14,13 @@ ROW = ", ".join(WebhookRow._fields)
 LOG = ", ".join(DeliveryRow._fields)
 
 ABANDON = """
-    UPDATE webhook_deliveries SET state = 'failed', due_at = NULL, error = 'disabled',
-        conversation_id = CASE WHEN event <> 'conversation.deleted' THEN conversation_id END
-    WHERE workspace_id = $1 AND webhook_id = $2 AND due_at IS NOT NULL
+    WITH pending AS (
+        SELECT delivery_id FROM webhook_deliveries WHERE workspace_id = $1 AND webhook_id = $2 AND due_at IS NOT NULL
+        ORDER BY delivery_id FOR UPDATE
+    )
+    UPDATE webhook_deliveries AS d SET state = 'failed', due_at = NULL, error = 'disabled',
+        conversation_id = CASE WHEN d.event <> 'conversation.deleted' THEN d.conversation_id END
+    FROM pending WHERE d.workspace_id = $1 AND d.webhook_id = $2 AND d.delivery_id = pending.delivery_id
 """
 """Gives up what is on its way to a webhook."""
 

@@ -85,8 +85,10 @@ class DeliveryService:
     async def drop_old(self) -> None:
         """Removes the deliveries that were kept long enough."""
         async with self._db.read() as unit:
-            for endpoint in await unit.deliveries.over():
-                while await unit.deliveries.drop(*endpoint, DROPPED) == DROPPED:
+            for workspace_id, webhook_id, enabled in await unit.deliveries.over():
+                if not enabled:
+                    await unit.deliveries.abandon(workspace_id, webhook_id)
+                while await unit.deliveries.drop(workspace_id, webhook_id, DROPPED) == DROPPED:
                     pass
 
     async def deliver(self, workspace_id: int, webhook_id: int) -> bool:
@@ -96,16 +98,21 @@ class DeliveryService:
         if claimed is None:
             return False
         attempt = await self._attempt(workspace_id, webhook_id, claimed)
-        disabled = False
-        async with self._db.write() as unit:
-            await unit.deliveries.settle(workspace_id, webhook_id, claimed, attempt)
-            if attempt.status_code == GONE:
-                disabled = await unit.deliveries.disable(workspace_id, webhook_id, DisabledReason.GONE, None)
-            elif not attempt.delivered:
-                disabled = await unit.deliveries.disable(workspace_id, webhook_id, DisabledReason.FAILING, FAILING_FOR)
-        if disabled:
-            _log.warning("webhook_disabled", webhook=webhook_id)
+        # One lock after another: whoever disables a webhook locks it and then its deliveries.
+        async with self._db.read() as unit:
+            if await unit.deliveries.settle(workspace_id, webhook_id, claimed, attempt):
+                await unit.deliveries.note(workspace_id, webhook_id, delivered=attempt.delivered)
+        if not attempt.delivered:
+            await self._disable(workspace_id, webhook_id, gone=attempt.status_code == GONE)
         return True
+
+    async def _disable(self, workspace_id: int, webhook_id: int, *, gone: bool) -> None:
+        """Disables a webhook that is gone, or has been failing for too long."""
+        why = (DisabledReason.GONE, None) if gone else (DisabledReason.FAILING, FAILING_FOR)
+        async with self._db.write() as unit:
+            disabled = await unit.deliveries.disable(workspace_id, webhook_id, *why)
+        if disabled:
+            _log.warning("webhook_disabled", webhook=webhook_id, reason=why[0])
 
     async def _free(self, busy: Counter[tuple[int, int]]) -> list[tuple[int, int]]:
         """Returns for which webhooks another lane is wanted, once for each lane."""

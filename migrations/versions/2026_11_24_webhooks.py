@@ -13,7 +13,7 @@ ROLE = "chat_insights_app"
 
 # Called by the statement that deletes conversations, once they are gone: each statement of a volatile function has a
 # snapshot of its own, so this one also sees what was written about them while their locks were waited for. A webhook
-# that is just being deleted is passed over.
+# that is just being deleted is passed over. Deliveries are locked in the order in which a webhook's are given up.
 NOTE_DELETED = """
 CREATE FUNCTION note_deleted(of_workspace bigint, gone text[]) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
@@ -21,8 +21,13 @@ BEGIN
     IF NOT EXISTS (SELECT FROM webhooks WHERE workspace_id = of_workspace) THEN
         RETURN;
     END IF;
-    DELETE FROM webhook_deliveries
-    WHERE workspace_id = of_workspace AND conversation_id = ANY (gone) AND event <> 'conversation.deleted';
+    DELETE FROM webhook_deliveries AS d
+    USING (
+        SELECT webhook_id, delivery_id FROM webhook_deliveries
+        WHERE workspace_id = of_workspace AND conversation_id = ANY (gone) AND event <> 'conversation.deleted'
+        ORDER BY delivery_id FOR UPDATE
+    ) AS told
+    WHERE d.workspace_id = of_workspace AND d.webhook_id = told.webhook_id AND d.delivery_id = told.delivery_id;
     INSERT INTO webhook_deliveries (workspace_id, webhook_id, event, conversation_id)
     SELECT of_workspace, w.webhook_id, 'conversation.deleted', id
     FROM (

@@ -327,3 +327,16 @@ async def test_the_log_comes_in_pages_and_is_kept_for_thirty_days(
     await summarize(workspace, "c9")
     await services.deliveries.drop_old()
     assert [each["conversation_id"] for each in await made.log()] == ["c9"]
+
+
+async def test_what_was_written_while_a_webhook_was_disabled_is_given_up(
+    services: Services, workspace: Workspace, target: Receiver, postgresql: psycopg.Connection
+) -> None:
+    made = await hook(workspace, target, "conversation.deleted")
+    await workspace.editor.post("/chats", json=message())
+    await workspace.admin.delete("/chats/c1")
+    postgresql.execute("UPDATE webhooks SET enabled = false")
+    postgresql.commit()
+    await services.deliveries.drop_old()
+    [log] = await made.log()
+    assert (log["state"], log["error"], log["conversation_id"]) == ("failed", "disabled", None)
