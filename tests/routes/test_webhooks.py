@@ -1,15 +1,23 @@
 """Webhooks: each event is told, signed and without text, as often as it takes and to nobody else."""
 
 import asyncio
+import os
+import re
+import socket
+import subprocess
+import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from standardwebhooks import WebhookVerificationError
 
 from app.factory import Services
-from app.settings import Settings
+from app.settings import ROOT, Settings
 from tests.support.api import Workspace, message
 from tests.support.canaries import CANARIES, Kind
 from tests.support.jobs import run_all
@@ -340,3 +348,39 @@ async def test_what_was_written_while_a_webhook_was_disabled_is_given_up(
     await services.deliveries.drop_old()
     [log] = await made.log()
     assert (log["state"], log["error"], log["conversation_id"]) == ("failed", "disabled", None)
+
+
+async def test_the_receiver_of_the_readme_tells_events_from_forgeries(
+    services: Services, workspace: Workspace, tmp_path: Path
+) -> None:
+    [code] = re.findall(r"```python\n(# receive\.py\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    (tmp_path / "receive.py").write_text(code.replace("9000", str(port)))
+    made = await hook(workspace, Receiver(f"http://127.0.0.1:{port}/hooks"), "conversation.deleted")
+    await workspace.editor.post("/chats", json=message())
+    await workspace.admin.delete("/chats/c1")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(tmp_path / "receive.py")),
+        env={**os.environ, "WEBHOOK_SECRET": made.secret},
+        stdout=subprocess.PIPE,
+    )
+    try:
+        async with asyncio.timeout(20):
+            await asyncio.to_thread(_until_it_listens, port)
+            await send_all(services, made)
+            assert process.stdout
+            said = await process.stdout.readline()
+        async with httpx.AsyncClient() as forger:
+            forged = await forger.post(f"http://127.0.0.1:{port}/hooks", content=b"{}", headers={"webhook-id": "1"})
+    finally:
+        process.kill()
+        await process.wait()
+    assert said.endswith(b"conversation.deleted {'conversation_id': 'c1'}\n")
+    assert forged.status_code == 401
+
+
+def _until_it_listens(port: int) -> None:
+    while True:
+        with suppress(ConnectionRefusedError):
+            return socket.create_connection(("127.0.0.1", port)).close()
