@@ -81,9 +81,10 @@ class DeliveryService:
         finally:
             for lane in lanes:
                 lane.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
 
     async def drop_old(self) -> None:
-        """Removes the deliveries that were kept long enough."""
+        """Removes the deliveries that were kept long enough, and gives up what disabled webhooks still have."""
         async with self._db.read() as unit:
             for workspace_id, webhook_id, enabled in await unit.deliveries.over():
                 if not enabled:
@@ -93,7 +94,7 @@ class DeliveryService:
 
     async def deliver(self, workspace_id: int, webhook_id: int) -> bool:
         """Sends what is longest due for a webhook; returns False if nothing is."""
-        async with self._db.write() as unit:
+        async with self._db.read() as unit:
             claimed = await unit.deliveries.claim(workspace_id, webhook_id, LEASE)
         if claimed is None:
             return False

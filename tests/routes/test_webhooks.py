@@ -395,4 +395,5 @@ def _until_it_listens(port: int) -> None:
     ends_at = time.monotonic() + 20
     while time.monotonic() < ends_at:
         with suppress(ConnectionRefusedError):
-            return socket.create_connection(("127.0.0.1", port)).close()
+            socket.create_connection(("127.0.0.1", port)).close()
+            return
