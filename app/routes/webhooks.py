@@ -155,7 +155,10 @@ def _describe_events() -> None:
             event,
             receive,
             methods=["POST"],
+            operation_id=f"on{payload.__name__}",
             status_code=204,
+            response_description="Received; any other 2xx says so too.",
+            responses={"default": {"description": "Not received: it comes again."}},
             summary=(payload.__doc__ or "").strip(),
             description="Signed by `webhook-id`, `webhook-timestamp` and `webhook-signature`. Any 2xx is taken for"
             " received; otherwise the event comes again, with the same `webhook-id`, for about three days.",

@@ -1,6 +1,7 @@
 """Webhooks: each event is told, signed and without text, as often as it takes and to nobody else."""
 
 import asyncio
+import json
 import os
 import re
 import socket
@@ -15,6 +16,8 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from fastapi import FastAPI
+from jsonschema import validate
 from standardwebhooks import WebhookVerificationError
 
 from app.factory import Services
@@ -37,8 +40,8 @@ async def target() -> AsyncIterator[Receiver]:
         yield opened
 
 
-async def test_each_event_is_told_signed_and_without_text(
-    services: Services, workspace: Workspace, target: Receiver, postgresql: psycopg.Connection
+async def test_each_event_is_told_signed_and_without_text_as_the_document_says(
+    app: FastAPI, services: Services, workspace: Workspace, target: Receiver, postgresql: psycopg.Connection
 ) -> None:
     made = await hook(workspace, target)
     await summarize(workspace, "c/1 ü")
@@ -66,6 +69,12 @@ async def test_each_event_is_told_signed_and_without_text(
         with pytest.raises(WebhookVerificationError):
             request.verified("whsec_" + "AAAA" * 8)
     assert len({request.headers["webhook-id"] for request in target.requests}) == 5
+    document = app.openapi()
+    assert set(document["webhooks"]) == set(ALL)
+    for request in target.requests:
+        sent = json.loads(request.body)
+        content = document["webhooks"][sent["type"]]["post"]["requestBody"]["content"]["application/json"]
+        validate(sent, {**content["schema"], "components": document["components"]})
 
 
 async def test_a_webhook_is_told_what_it_asked_for_and_others_nothing(
