@@ -1,15 +1,13 @@
 """The database: short transactions, and a repository for each noun inside them."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import asyncpg
 import sqlalchemy.exc
-import structlog
 from sqlalchemy import Connection, PoolProxiedConnection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -19,6 +17,7 @@ from app.repositories.analyses import AnalysisRepository
 from app.repositories.audit import AuditRepository
 from app.repositories.auth import AuthRepository
 from app.repositories.chats import ChatRepository
+from app.repositories.deliveries import DeliveryRepository
 from app.repositories.feedback import FeedbackRepository
 from app.repositories.health import HealthRepository
 from app.repositories.idempotency import IdempotencyRepository
@@ -28,10 +27,11 @@ from app.repositories.members import MemberRepository
 from app.repositories.messages import MessageRepository
 from app.repositories.runs import RunRepository
 from app.repositories.search import SearchRepository
-from app.repositories.sessions import keeps_statements, lent_session, replayed, written
+from app.repositories.sessions import keeps_statements, lent_session
 from app.repositories.topics import TopicRepository
 from app.repositories.trends import TrendRepository
 from app.repositories.usage import UsageRepository
+from app.repositories.webhooks import WebhookRepository
 from app.repositories.workspaces import WorkspaceRepository
 
 POOL_TIMEOUT_S = 1.5
@@ -39,12 +39,6 @@ CONNECT_TIMEOUT_S = 5.0
 UNAVAILABLE = "The database is not available or took too long."
 UNDO_S = 0.4
 """How long the end of a transaction that failed may take, beside the time that a statement has."""
-
-REPLICA_S = 1.5
-"""How long a read may take on a replica before the primary is asked instead."""
-REPLICA_LAG_S = 5.0
-"""How far behind a replica may be that is asked."""
-REPLICA_WATCH_S = 1.0
 
 APP_ROLE = "chat_insights_app"
 """Who the service works as, whoever it connects as: a role that owns nothing and may create nothing."""
@@ -86,11 +80,6 @@ _TRANSIENT = (
 _count = metrics.units.labels("read").inc, metrics.units.labels("transaction").inc
 
 
-T = TypeVar("T")
-
-_log = structlog.get_logger(__name__)
-
-
 class Unit:
     """A unit of work: the repositories on one connection, and the topics that it has something new of."""
 
@@ -108,6 +97,7 @@ class Unit:
     audit = cached_property(lambda unit: AuditRepository(unit._connection))
     auth = cached_property(lambda unit: AuthRepository(unit._connection))
     chats = cached_property(lambda unit: ChatRepository(unit._driver))
+    deliveries = cached_property(lambda unit: DeliveryRepository(unit._driver))
     health = cached_property(lambda unit: HealthRepository(unit._driver))
     feedback = cached_property(lambda unit: FeedbackRepository(unit._connection))
     idempotency = cached_property(lambda unit: IdempotencyRepository(unit._connection))
@@ -120,6 +110,7 @@ class Unit:
     topic_models = cached_property(lambda unit: TopicRepository(unit._driver))
     trends = cached_property(lambda unit: TrendRepository(unit._driver))
     usage = cached_property(lambda unit: UsageRepository(unit._connection))
+    webhooks = cached_property(lambda unit: WebhookRepository(unit._driver))
     workspaces = cached_property(lambda unit: WorkspaceRepository(unit._connection))
 
 
@@ -275,63 +266,6 @@ async def _transaction(driver: asyncpg.Connection) -> AsyncIterator[None]:
                 await transaction.rollback()
         raise
     await transaction.commit()
-
-
-class Reads:
-    """Reads that may be some seconds behind: a replica's, while there is one that keeps up, or else the primary's."""
-
-    def __init__(self, primary: Database, replica: Database | None) -> None:
-        self._primary = primary
-        self._replica = replica
-        self._written: deque[tuple[float, int]] = deque()
-        self.keeps_up = False
-
-    async def of(self, look: Callable[[Unit], Awaitable[T]]) -> T:
-        """Returns what ``look`` finds, which may be called twice; raises ``Unavailable``."""
-        if self._replica and self.keeps_up:
-            try:
-                async with asyncio.timeout(REPLICA_S), self._replica.read() as unit:
-                    return await look(unit)
-            except (ConfigurationError, TimeoutError, Unavailable) as error:
-                self._note(keeps_up=False, why=type(error).__name__)
-        async with self._primary.read() as unit:
-            return await look(unit)
-
-    @asynccontextmanager
-    async def watched(self) -> AsyncIterator[None]:
-        """Watches meanwhile how far the replica is behind."""
-        watching = asyncio.create_task(self._watch(self._replica)) if self._replica else None
-        try:
-            yield
-        finally:
-            if watching:
-                watching.cancel()
-                await asyncio.wait({watching})
-
-    async def _watch(self, replica: Database) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(REPLICA_S):
-                    self._note(keeps_up=await self._compare(replica), why="lag")
-            except Exception as error:  # noqa: BLE001 — whatever it is, the primary is there
-                self._note(keeps_up=False, why=type(error).__name__)
-            await asyncio.sleep(REPLICA_WATCH_S)
-
-    async def _compare(self, replica: Database) -> bool:
-        """Says whether a replica has all that was written some seconds ago."""
-        now = asyncio.get_running_loop().time()
-        async with self._primary.read() as unit:
-            self._written.append((now, await written(unit._driver)))
-        while len(self._written) > 1 and self._written[1][0] <= now - REPLICA_LAG_S:
-            self._written.popleft()
-        async with replica.read() as unit:
-            place = await replayed(unit._driver)
-        return place is not None and place >= self._written[0][1]
-
-    def _note(self, *, keeps_up: bool, why: str) -> None:
-        if keeps_up != self.keeps_up:
-            self.keeps_up = keeps_up
-            _log.info("replica_asked") if keeps_up else _log.warning("replica_left_out", reason=why)
 
 
 def _drop(pooled: PoolProxiedConnection) -> None:

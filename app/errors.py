@@ -15,6 +15,8 @@ Problem
 │   ├── LastAdmin
 │   ├── AlreadyMember
 │   ├── NoSession
+│   ├── TooManyWebhooks
+│   ├── NotReplayable      a delivery to a disabled webhook, or about what must not be told any more
 │   └── StillRunning       the first request with this idempotency key
 ├── TooLarge 413
 ├── UnsupportedMediaType 415
@@ -140,6 +142,18 @@ class NoSession(Conflict):
     """The credential is an API key: there is nothing to sign out of."""
 
     code, title = "no_session", "There is no session to end"
+
+
+class TooManyWebhooks(Conflict):
+    """The workspace has as many webhooks as it may have."""
+
+    code, title = "too_many_webhooks", "The workspace has too many webhooks"
+
+
+class NotReplayable(Conflict):
+    """The webhook is disabled, or what the delivery was about is not known any more."""
+
+    code, title = "not_replayable", "The delivery cannot be sent again"
 
 
 class StillRunning(Conflict):

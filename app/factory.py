@@ -1,5 +1,6 @@
 """The only place where parts meet."""
 
+import ipaddress
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -8,20 +9,23 @@ from typing import TYPE_CHECKING, Any
 from pydantic import SecretStr
 
 from app.bus import Bus
-from app.db import Database, Reads
+from app.db import Database
 from app.errors import ConfigurationError
 from app.llm.gateway import Gateway
 from app.llm.hops import Hop
 from app.llm.local.engine import LOCAL_MODEL
 from app.llm.topics import TopicLabels
 from app.logs import configure_logs
+from app.reads import Reads
 from app.schemas.enums import Provider
 from app.security.cursors import CursorSigner
 from app.security.encryption import MasterKeys, derive
+from app.security.targets import Targets
 from app.security.tokens import TokenSigner
 from app.services.audit import AuditService
 from app.services.auth import AuthService
 from app.services.chats import ChatService
+from app.services.deliveries import DeliveryService
 from app.services.evaluation import EvaluationService
 from app.services.feedback import FeedbackService
 from app.services.health import HealthService
@@ -41,6 +45,7 @@ from app.services.topics import TopicService
 from app.services.trends import TrendService
 from app.services.turns import Turns
 from app.services.usage import UsageService
+from app.services.webhooks import WebhookService
 from app.services.workspaces import WorkspaceService
 from app.settings import Settings, generate_secrets, master_keys, secret_keys
 from app.telemetry import reporting, tracing
@@ -56,6 +61,7 @@ class Services:
     audit: AuditService
     auth: AuthService
     chats: ChatService
+    deliveries: DeliveryService
     evaluation: EvaluationService
     feedback: FeedbackService
     health: HealthService
@@ -75,6 +81,7 @@ class Services:
     topics: TopicService
     trends: TrendService
     usage: UsageService
+    webhooks: WebhookService
     workspaces: WorkspaceService
     queue_connection: Callable[[], AbstractAsyncContextManager[Any]]
     base_url: str
@@ -145,12 +152,15 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         health = HealthService(db, rate_limits, hops)
         await health.check()
         await workspaces.check_master_keys()
+        targets = Targets([ipaddress.ip_network(each) for each in settings.webhook_allowed_networks])
+        stack.callback(targets.close)
         auth = AuthService(db, signer, peppers)
         sign_in = SignInService(db, workspaces, signer, _providers(settings), settings.base_url)
         yield Services(
             audit=AuditService(db, workspaces, cursors),
             auth=auth,
             chats=chats,
+            deliveries=DeliveryService(db, workspaces, targets, settings.base_url),
             evaluation=EvaluationService(chats, feedback, workspaces),
             feedback=feedback,
             health=health,
@@ -170,6 +180,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             topics=TopicService(db, workspaces, usage, TopicLabels(hops, settings.llm_deadline_s)),
             trends=trends,
             usage=usage,
+            webhooks=WebhookService(db, workspaces, cursors, targets),
             workspaces=workspaces,
             queue_connection=db.alone,
             base_url=settings.base_url,

@@ -22,6 +22,7 @@ from app.routes import (
     jobs,
     live,
     members,
+    webhooks,
     workspaces,
 )
 from app.routes.bodies import documented_schemas
@@ -70,9 +71,10 @@ def create_app(open_services: Callable[[], AbstractAsyncContextManager[Services]
     )
     add_handlers(app)
     operations: list[Operation] = []
-    for module in (chats, analyses, live, jobs, analytics, auth, members, workspaces, audit, health, docs):
+    for module in (chats, analyses, live, jobs, analytics, auth, members, workspaces, webhooks, audit, health, docs):
         app.include_router(module.router)
         operations += [route for route in module.router.routes if isinstance(route, Operation)]
+    app.webhooks.include_router(webhooks.events)
     app.add_middleware(FrontDoor, operations=operations)
     generate = app.openapi
 

@@ -78,6 +78,13 @@ def _check_proxy(value: str) -> str:
     return str(network)
 
 
+def _check_network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value))
+    except ValueError:
+        raise ValueError("must be addresses or networks such as 10.1.0.0/16, separated by commas") from None
+
+
 List = Annotated[tuple[str, ...], NoDecode]
 Url = Annotated[str, AfterValidator(_check_issuer)]
 
@@ -98,6 +105,7 @@ class Settings(BaseSettings):
     public_base_url: Annotated[str | None, AfterValidator(lambda value: value and check_origin(value))] = None
     cors_origins: List = ()
     trusted_proxies: List = ()
+    webhook_allowed_networks: List = ()
     google_client_id: str | None = None
     google_client_secret: SecretStr | None = None
     google_issuer: Url = "https://accounts.google.com"
@@ -164,7 +172,7 @@ class Settings(BaseSettings):
         decode_secrets(value)
         return value
 
-    @field_validator("cors_origins", "trusted_proxies", mode="before")
+    @field_validator("cors_origins", "trusted_proxies", "webhook_allowed_networks", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -178,6 +186,11 @@ class Settings(BaseSettings):
     @classmethod
     def _check_proxies(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(map(_check_proxy, value))
+
+    @field_validator("webhook_allowed_networks")
+    @classmethod
+    def _check_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(map(_check_network, value))
 
     @model_validator(mode="after")
     def _check_together(self) -> "Settings":

@@ -40,6 +40,8 @@ CHORES: tuple[Chore, ...] = (
     Chore("retention", 600.0, lambda services, stopping: services.retention.run(stopping)),
     Chore("fold_trends", 10.0, lambda services, stopping: services.trends.fold_all(stopping)),
     Chore("topics", 5.0, lambda services, stopping: services.topics.keep_up(stopping)),
+    Chore("deliveries", 1.0, lambda services, stopping: services.deliveries.run(stopping)),
+    Chore("old_deliveries", 3_600.0, lambda services, _: services.deliveries.drop_old()),
 )
 
 

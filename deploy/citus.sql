@@ -2,9 +2,10 @@
 -- right after `alembic upgrade head`. A workspace's rows are together on one node; every statement names the workspace, so
 -- it goes to that node alone. A test holds this file, the keys and the statements together.
 --
--- Citus itself was not available to run this against. Try first of all to store into a conversation that exists: the insert
--- writes three tables and calls align_participants(), which queries a distributed table from within a node, as the
--- triggers do. That takes the first setting below, and to have triggers at all the second; should Citus refuse the statement all the same, it has to be sent in parts.
+-- Citus itself was not available to run this against. Try first of all to store into a conversation that exists, and to
+-- delete one: these statements write several tables and call align_participants() or note_deleted(), which query
+-- distributed tables from within a node, as the triggers below do. That takes the first setting below, and to have
+-- triggers at all the second; should Citus refuse a statement all the same, it has to be sent in parts.
 BEGIN;
 
 ALTER DATABASE :"DBNAME" SET citus.allow_nested_distributed_execution = on;
@@ -32,6 +33,8 @@ SELECT create_distributed_table('trend_counts', 'workspace_id', colocate_with =>
 SELECT create_distributed_table('trend_changes', 'workspace_id', colocate_with => 'conversations');
 SELECT create_distributed_table('topic_models', 'workspace_id', colocate_with => 'conversations');
 SELECT create_distributed_table('conversation_topics', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('webhooks', 'workspace_id', colocate_with => 'conversations');
+SELECT create_distributed_table('webhook_deliveries', 'workspace_id', colocate_with => 'conversations');
 SELECT create_distributed_table('llm_calls', 'workspace_id', colocate_with => 'conversations');
 SELECT create_distributed_table('budgets', 'workspace_id', colocate_with => 'conversations');
 SELECT create_distributed_table('spending', 'workspace_id', colocate_with => 'conversations');

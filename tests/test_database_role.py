@@ -46,6 +46,8 @@ PRIVILEGES = {
     "trend_changes": ALL,
     "trend_counts": ALL,
     "users": {"SELECT", "INSERT", "UPDATE"},
+    "webhook_deliveries": ALL,
+    "webhooks": ALL,
     "workspaces": {"SELECT", "INSERT", "UPDATE"},
 }
 """What the service needs of each table and sequence, and has."""
@@ -283,6 +285,7 @@ async def test_nothing_is_made_changed_or_opened_up(server: Server, migrated: st
 
 
 STEPS: list[tuple[str, str, object]] = [
+    ("POST", "/webhooks", {"url": "https://hooks.example.com/", "events": ["conversation.deleted"]}),
     ("POST", "/chats", message()),
     ("POST", "/chats", message(message_id="m2")),
     ("POST", "/chats/summarize", {"conversation_id": "c1"}),

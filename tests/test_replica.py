@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from app import db
+from app import reads
 from app.errors import ConfigurationError
 from app.factory import build
 from app.main import create_app
@@ -37,7 +37,7 @@ def servers() -> Iterator[tuple[Node, Node]]:
 async def workspace(
     servers: tuple[Node, Node], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> AsyncIterator[Workspace]:
-    monkeypatch.setattr(db, "REPLICA_WATCH_S", 0.05)
+    monkeypatch.setattr(reads, "WATCH_S", 0.05)
     primary, standby = servers
     settings = Settings(
         _env_file=None,
@@ -86,7 +86,7 @@ async def until_asked(client: httpx.AsyncClient, standby: Node) -> None:
 async def test_lists_come_from_the_replica_and_all_else_does_not(
     workspace: Workspace, servers: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db, "REPLICA_LAG_S", 3_600.0)
+    monkeypatch.setattr(reads, "LAG_S", 3_600.0)
     await until_asked(workspace.editor, servers[1])
     replay(servers[1], "pause")
     assert (await workspace.editor.post("/chats", json=message("fresh"))).status_code == 201
@@ -104,7 +104,7 @@ async def test_lists_come_from_the_replica_and_all_else_does_not(
 async def test_a_replica_that_lags_is_left_out_until_it_has_caught_up(
     workspace: Workspace, servers: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db, "REPLICA_LAG_S", 0.5)
+    monkeypatch.setattr(reads, "LAG_S", 0.5)
     await until_asked(workspace.editor, servers[1])
     replay(servers[1], "pause")
     await workspace.admin.delete("/chats", params={"user_id": "ana", "max_delete_count": 100})
@@ -117,7 +117,7 @@ async def test_a_replica_that_lags_is_left_out_until_it_has_caught_up(
 async def test_nothing_fails_without_the_replica(
     workspace: Workspace, servers: tuple[Node, Node], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(db, "REPLICA_LAG_S", 3_600.0)
+    monkeypatch.setattr(reads, "LAG_S", 3_600.0)
     await until_asked(workspace.editor, servers[1])
     servers[1].kill()
     assert (await workspace.editor.post("/chats", json=message("fresh"))).status_code == 201

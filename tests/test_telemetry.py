@@ -19,9 +19,9 @@ from app.schemas.enums import Role
 from app.settings import ROOT, Settings
 from app.telemetry import reporting, tracing
 from tests.support.api import create_key, message
+from tests.support.observers import Observer, attributes, observer
 from tests.support.process import serving
 from tests.support.providers import Providers, failure, grok_reply, open_providers, summary_answer
-from tests.support.receivers import Receiver, attributes, receiver
 
 PERSONAL = "canary-personal-words"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -29,8 +29,8 @@ PARENT = "00f067aa0ba902b7"
 
 
 @pytest.fixture
-def received() -> Iterator[Receiver]:
-    with receiver() as opened:
+def received() -> Iterator[Observer]:
+    with observer() as opened:
         yield opened
 
 
@@ -43,7 +43,7 @@ async def models() -> AsyncIterator[Providers]:
 
 @pytest.fixture
 async def client(
-    settings: Settings, models: Providers, received: Receiver, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, models: Providers, received: Observer, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Yields an admin of an instance that tells both of itself."""
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
@@ -74,7 +74,7 @@ async def opened(settings: Settings) -> AsyncIterator[tuple[FastAPI, str]]:
 
 
 async def test_requests_and_calls_of_models_are_spans_without_contents(
-    client: httpx.AsyncClient, models: Providers, received: Receiver
+    client: httpx.AsyncClient, models: Providers, received: Observer
 ) -> None:
     parent = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
     sent = message(PERSONAL, PERSONAL, user_id=PERSONAL, message_content=f"{PERSONAL} are said.")
@@ -115,7 +115,7 @@ async def test_requests_and_calls_of_models_are_spans_without_contents(
     assert PERSONAL.upper().encode() not in received.raw
 
 
-async def test_a_defect_is_reported_without_any_text(client: httpx.AsyncClient, received: Receiver) -> None:
+async def test_a_defect_is_reported_without_any_text(client: httpx.AsyncClient, received: Observer) -> None:
     app: FastAPI = client.app  # type: ignore[attr-defined]
 
     class Broken:
@@ -149,7 +149,7 @@ def test_a_wrong_dsn_is_one_readable_message_without_it() -> None:
     assert "canary" not in str(error.value)
 
 
-def test_a_real_process_tells_both_before_it_ends(settings: Settings, received: Receiver) -> None:
+def test_a_real_process_tells_both_before_it_ends(settings: Settings, received: Observer) -> None:
     more = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": received.url,
         "SENTRY_DSN": received.dsn,

@@ -9,6 +9,7 @@ from app.models.operations import AuditEntry, IdempotencyKey
 from app.models.topics import ConversationTopic, TopicModel
 from app.models.trends import TrendChange, TrendCount
 from app.models.usage import AnalysisClaim, Budget, ModelCall, Spending
+from app.models.webhooks import Webhook, WebhookDelivery
 from app.models.workspaces import Workspace
 
 __all__ = [
@@ -36,5 +37,7 @@ __all__ = [
     "TrendChange",
     "TrendCount",
     "User",
+    "Webhook",
+    "WebhookDelivery",
     "Workspace",
 ]

@@ -99,11 +99,11 @@ class AnalysisRepository:
         messages_total: int,
         through_sequence: int,
         labels: Labels,
-    ) -> bool:
+    ) -> bool | None:
         """Stores an analysis of the conversation that was made at ``made_at``, and what it says of the conversation.
 
-        Returns False, and stores nothing, if that conversation is gone. A result that read less than the stored one
-        does not replace it.
+        Returns None, and stores nothing, if that conversation is gone. A result that read less than the stored one
+        does not replace it: then it returns False.
         """
         table = _TABLES[kind]
         here = and_(
@@ -113,7 +113,7 @@ class AnalysisRepository:
         )
         found = await self._connection.execute(select(Conversation.created_at).where(here).with_for_update())
         if found.one_or_none() is None:
-            return False
+            return None
         values = {
             **parts,
             "sentiment": labels.sentiment,
@@ -132,7 +132,7 @@ class AnalysisRepository:
         )
         if written.rowcount:
             await self._connection.execute(update(Conversation).where(here).values(**labels._asdict()))
-        return True
+        return bool(written.rowcount)
 
 
 def _same_conversation(

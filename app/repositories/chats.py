@@ -62,6 +62,8 @@ _BOTH_ENDS = f"""
 # A job may have named a conversation before it existed. What was done is written down in the same statement; of many,
 # once for all of them and once for each. Of the array of locked ids the planner expects a few, whatever it is given:
 # each is looked up in an index, and a plan made for the values, which takes longer than deleting one, gains nothing.
+# A function tells webhooks, and takes back what they were to be told of the conversations; it sees what was written
+# while those were waited for.
 _DELETE = """
     WITH doomed AS (
         SELECT conversation_id FROM conversations WHERE workspace_id = $1 AND conversation_id = ANY ($2::text[])
@@ -96,7 +98,7 @@ _DELETE = """
             FROM receipt, gone JOIN unnest($2::text[], $3::text[]) AS known (id, target) ON id = conversation_id
         ) AS entry (action, target, details)
     )
-    SELECT * FROM receipt
+    SELECT receipt.*, note_deleted($1, ARRAY(SELECT conversation_id FROM gone)) FROM receipt
 """
 
 
@@ -155,7 +157,7 @@ class ChatRepository:
         workspace_id, actor = caller
         about = None if details is None else orjson.dumps(details).decode()
         row = await self._driver.fetchrow(_DELETE, workspace_id, list(targets), list(targets.values()), actor, about)
-        return DeletedRows(**{name: int(count) for name, count in row.items()})
+        return DeletedRows(**{name: int(row[name]) for name in DeletedRows.model_fields})
 
 
 def sealed_message(row: Iterable[Any]) -> SealedMessage:

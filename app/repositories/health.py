@@ -1,4 +1,4 @@
-"""How the database is, and what waits in it."""
+"""How the database is, how far a replica has got, and what waits in the queue."""
 
 from collections.abc import Mapping
 
@@ -32,6 +32,9 @@ _FORBIDDEN = """
     WHERE NOT coalesce(has_table_privilege(to_regclass(name)::oid, privilege), false) ORDER BY name
 """
 
+_WRITTEN = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint"
+_REPLAYED = "SELECT pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint WHERE pg_is_in_recovery()"
+
 
 class HealthRepository:
     """The queue's table, and the server's own words."""
@@ -52,3 +55,13 @@ class HealthRepository:
         """Returns those of the tables on which the role has not a privilege that it needs."""
         rows = await self._driver.fetch(_FORBIDDEN, list(privileges), list(privileges.values()))
         return [row[0] for row in rows]
+
+    async def written(self) -> int:
+        """Returns how much a primary has written into its journal, in bytes."""
+        place: int = await self._driver.fetchval(_WRITTEN)
+        return place
+
+    async def replayed(self) -> int | None:
+        """Returns how much of it a replica has carried out; None if the server is none."""
+        place: int | None = await self._driver.fetchval(_REPLAYED)
+        return place

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import asyncpg
 
 from app.repositories import SWEPT
-from app.schemas.enums import JobStatus
+from app.repositories.outbox import tell
+from app.schemas.enums import JobStatus, WebhookEvent
 from app.schemas.rows import JobRow, SizeRow
 
 KEPT = "interval '30 days'"
@@ -60,6 +61,7 @@ _ERRORS = """
 _CANCEL = """
     UPDATE jobs SET status = 'cancelled', finished_at = clock_timestamp()
     WHERE workspace_id = $1 AND job_id = $2 AND status IN ('queued', 'running')
+    RETURNING status
 """
 
 _SIZE = """
@@ -108,6 +110,8 @@ class JobRepository:
         await self._driver.execute(_COUNT, workspace_id, job_id, *counts)
         if found:
             await enqueue(self._driver, workspace_id, job_id, len(found))
+        if not conversation_ids:
+            await tell_finished(self._driver, workspace_id, job_id, JobStatus.COMPLETED)
         return len(found)
 
     async def get(self, workspace_id: int, job_id: int) -> JobRow | None:
@@ -121,8 +125,16 @@ class JobRepository:
 
     async def cancel(self, workspace_id: int, job_id: int) -> None:
         """Ends a job that is not over."""
-        await self._driver.execute(_CANCEL, workspace_id, job_id)
+        await tell_finished(
+            self._driver, workspace_id, job_id, await self._driver.fetchval(_CANCEL, workspace_id, job_id)
+        )
 
     async def size(self, workspace_id: int, conversation_ids: Sequence[str], *, force: bool) -> SizeRow:
         """Returns how much there is to read, by the lengths of the sealed texts."""
         return SizeRow(*await self._driver.fetchrow(_SIZE, workspace_id, conversation_ids, force, OVERHEAD))
+
+
+async def tell_finished(driver: asyncpg.Connection, workspace_id: int, job_id: int, status: str | None) -> None:
+    """Writes down whom to tell that a job ended with a status, if it did."""
+    if status:
+        await tell(driver, workspace_id, None, {WebhookEvent.JOB_FINISHED: {"job_id": str(job_id), "status": status}})

@@ -7,7 +7,7 @@ when the job's run has nothing begun any more.
 
 import asyncpg
 
-from app.repositories.jobs import OVERHEAD
+from app.repositories.jobs import OVERHEAD, tell_finished
 from app.schemas.rows import BatchBounds, ItemRow, OrderRow
 
 LOST = "worker_lost"
@@ -102,6 +102,7 @@ _FINISH = """
         SELECT FROM job_items AS i
         WHERE i.workspace_id = $1 AND i.job_id = $2 AND i.state IN ('queued', 'running')
     )
+    RETURNING j.status
 """
 
 _STATE = """
@@ -183,7 +184,8 @@ class RunRepository:
 
     async def finish(self, workspace_id: int, job_id: int, run_id: int) -> bool | None:
         """Ends the job if nothing of it is open; returns whether it is over, None if another run has it now."""
-        await self._driver.execute(_FINISH, workspace_id, job_id, run_id)
+        status = await self._driver.fetchval(_FINISH, workspace_id, job_id, run_id)
+        await tell_finished(self._driver, workspace_id, job_id, status)
         row = await self._driver.fetchrow(_STATE, workspace_id, job_id, run_id)
         if row is None or not row["is_open"]:
             return True

@@ -1,6 +1,4 @@
-"""What lies between the service and PostgreSQL: nothing, or a pooler, which shares sessions among connections; and how
-far a replica has got.
-"""
+"""What lies between the service and PostgreSQL: nothing, or a pooler, which shares sessions among connections."""
 
 import uuid
 
@@ -10,8 +8,6 @@ _SESSION = """
     SELECT pg_backend_pid() AS pid, session_user AS role, current_setting('work_mem') AS work_mem,
         current_setting('jit') AS jit
 """
-_WRITTEN = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint"
-_REPLAYED = "SELECT pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0')::bigint WHERE pg_is_in_recovery()"
 _PREPARED = "SELECT NOT EXISTS (SELECT FROM pg_prepared_statements WHERE name = $1)"
 
 
@@ -34,15 +30,3 @@ async def keeps_statements(connection: asyncpg.Connection) -> bool:
         if not kept:
             await connection.execute(f"DEALLOCATE {name}")
     return kept
-
-
-async def written(connection: asyncpg.Connection) -> int:
-    """Returns how much a primary has written into its journal, in bytes."""
-    place: int = await connection.fetchval(_WRITTEN)
-    return place
-
-
-async def replayed(connection: asyncpg.Connection) -> int | None:
-    """Returns how much of it a replica has carried out; None if the server is none."""
-    place: int | None = await connection.fetchval(_REPLAYED)
-    return place

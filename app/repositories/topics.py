@@ -6,7 +6,7 @@ from datetime import timedelta
 import asyncpg
 import orjson
 
-from app.schemas.rows import AssignedRow, TextRow, TopicModelRow, TopicReportRow
+from app.schemas.topic_rows import AssignedRow, TextRow, TopicModelRow, TopicReportRow
 from app.schemas.topics import Range
 
 READ_MESSAGES = 60

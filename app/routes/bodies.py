@@ -19,6 +19,7 @@ from app.schemas.feedback import FeedbackIn
 from app.schemas.jobs import JobRequest
 from app.schemas.problems import ProblemDocument, field_errors
 from app.schemas.usage import BudgetIn
+from app.schemas.webhooks import WebhookChange, WebhookIn
 from app.security.permissions import require
 from app.services.structure import check_json
 
@@ -104,6 +105,8 @@ _DOCUMENTED: list[type[BaseModel]] = [
     MessageIn,
     ProblemDocument,
     TokenRequest,
+    WebhookChange,
+    WebhookIn,
     WorkspaceChange,
 ]
 

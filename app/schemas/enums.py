@@ -114,3 +114,29 @@ class ItemState(StrEnum):
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+
+
+class WebhookEvent(StrEnum):
+    """What a webhook can be told of."""
+
+    SUMMARY_CREATED = "summary.created"
+    INSIGHTS_CREATED = "insights.created"
+    QUESTION_UNANSWERED = "question.unanswered"
+    CONVERSATION_DELETED = "conversation.deleted"
+    JOB_FINISHED = "job.finished"
+
+
+class DeliveryState(StrEnum):
+    """How far a delivery is; ``failed`` when it is not tried any more."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+class DisabledReason(StrEnum):
+    """Why the service has disabled a webhook by itself."""
+
+    GONE = "gone"
+    FAILING = "failing"

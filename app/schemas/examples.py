@@ -302,3 +302,48 @@ TRENDS: dict[str, Any] = {
         }
     ],
 }
+WEBHOOK_IN: dict[str, Any] = {
+    "url": "https://hooks.example.com/chats",
+    "events": ["summary.created", "question.unanswered"],
+}
+WEBHOOK_CHANGE: dict[str, Any] = {"events": ["job.finished", "summary.created"], "rotate_secret": True}
+WEBHOOK: dict[str, Any] = {
+    "id": "2783498234723984",
+    "url": "https://hooks.example.com/chats",
+    "events": ["question.unanswered", "summary.created"],
+    "enabled": True,
+    "created_at": "2026-11-22T10:00:00.000000Z",
+}
+NEW_WEBHOOK: dict[str, Any] = {**WEBHOOK, "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="}
+WEBHOOK_LIST: dict[str, Any] = {"data": [WEBHOOK], "has_more": True, "next_cursor": _CURSOR}
+DELIVERY: dict[str, Any] = {
+    "id": "0b6d8a1e-5c0f-4f5e-9a38-2f4f1f6f0c11",
+    "event": "summary.created",
+    "state": "pending",
+    "conversation_id": "order-1042",
+    "attempts": 1,
+    "created_at": "2026-11-22T10:00:00.000000Z",
+    "last_attempt_at": "2026-11-22T10:00:01.000000Z",
+    "next_attempt_at": "2026-11-22T10:00:06.300000Z",
+    "status_code": 500,
+    "error": "status_500",
+    "duration_ms": 42,
+}
+DELIVERY_LIST: dict[str, Any] = {"data": [DELIVERY], "has_more": True, "next_cursor": _CURSOR}
+_ORDER = "https://chat.example.com/chats/order-1042"
+
+
+def _event(event: str, **data: object) -> dict[str, Any]:
+    return {"type": event, "timestamp": "2026-11-22T10:00:00.000000Z", "data": data}
+
+
+SUMMARY_CREATED = _event("summary.created", conversation_id="order-1042", url=f"{_ORDER}/summary")
+INSIGHTS_CREATED = _event("insights.created", conversation_id="order-1042", url=f"{_ORDER}/insights")
+QUESTION_UNANSWERED = _event("question.unanswered", conversation_id="order-1042", questions=2, url=f"{_ORDER}/summary")
+CONVERSATION_DELETED = _event("conversation.deleted", conversation_id="order-1042")
+JOB_FINISHED = _event(
+    "job.finished",
+    job_id="2893478923478923",
+    status="completed",
+    url="https://chat.example.com/jobs/2893478923478923",
+)

@@ -92,6 +92,11 @@ class WorkspaceKeys:
         """The key under which topics and their words are sealed."""
         return derive(self.data_key, "topics")
 
+    @cached_property
+    def webhook_key(self) -> bytes:
+        """The key under which URLs and secrets of webhooks are sealed."""
+        return derive(self.data_key, "webhooks")
+
 
 def seal(key: bytes, data: bytes, belongs: bytes) -> bytes:
     """Returns ``data`` encrypted under a key of its own purpose; ``belongs`` says where it stands."""

@@ -18,7 +18,7 @@ from app.llm.tasks import Task
 from app.metrics import analyses
 from app.schemas.analyses import AnalysisRequest, Coverage, Insights, InsightsBody, Provenance, Summary, SummaryBody
 from app.schemas.drafts import Draft, Turn
-from app.schemas.enums import Outcome, Role, Sentiment
+from app.schemas.enums import Outcome, Role, Sentiment, WebhookEvent
 from app.schemas.rows import AnalysisRow, ConversationRow, Labels, SealedMessage
 from app.schemas.viewer import Viewer
 from app.security.blind_index import keyword_hash
@@ -95,6 +95,10 @@ class AnalysisService(ABC, Generic[D, B, R]):
     @abstractmethod
     def _labels(self, body: B) -> tuple[Sentiment, Outcome, list[str]]:
         """Returns sentiment, outcome and keywords."""
+
+    @abstractmethod
+    def _events(self, body: B) -> dict[WebhookEvent, dict[str, object]]:
+        """Returns what webhooks are told of a stored result besides the conversation's id; no text."""
 
     def _writing(self, workspace_id: int, conversation_id: str) -> AbstractContextManager[Listener | None]:
         """Returns who is told what a model writes."""
@@ -247,8 +251,10 @@ class AnalysisService(ABC, Generic[D, B, R]):
                 through_sequence=reading.through,
                 labels=Labels(sentiment, outcome, list(dict.fromkeys(hashes))),
             )
+            if kept:
+                await unit.webhooks.tell(*place[1:], self._events(body))
             announce(unit, keys, [place[2]])
-        if not kept:
+        if kept is None:
             raise NotFound("The conversation was deleted meanwhile.")
         return True
 

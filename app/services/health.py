@@ -14,7 +14,7 @@ from app.schemas.health import Health
 from app.schemas.rows import QueueRow
 from app.services.rate_limits import RateLimits
 
-SCHEMA_VERSION = "0012"
+SCHEMA_VERSION = "0013"
 """The migration that this code needs; a database that is further on serves it as well."""
 QUEUE_S = 5.0
 """How old what is known of the queue may be."""

@@ -6,7 +6,7 @@ from typing import Any
 from app.llm.tasks import INSIGHTS
 from app.schemas.analyses import Insights, InsightsBody
 from app.schemas.drafts import InsightsDraft, Turn
-from app.schemas.enums import Outcome, Sentiment
+from app.schemas.enums import Outcome, Sentiment, WebhookEvent
 from app.services.analyses import AnalysisService
 from app.services.drafts import checked_insights
 
@@ -27,3 +27,6 @@ class InsightsService(AnalysisService[InsightsDraft, InsightsBody, Insights]):
 
     def _labels(self, body: InsightsBody) -> tuple[Sentiment, Outcome, list[str]]:
         return body.sentiment.label, body.outcome.label, [keyword.text for keyword in body.keywords]
+
+    def _events(self, body: InsightsBody) -> dict[WebhookEvent, dict[str, object]]:
+        return {WebhookEvent.INSIGHTS_CREATED: {}}

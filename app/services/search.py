@@ -6,8 +6,9 @@ from datetime import datetime
 
 from cachetools import TTLCache
 
-from app.db import Database, Reads, Unit
+from app.db import Database, Unit
 from app.errors import FieldError, Invalid, TooManyToDelete
+from app.reads import Reads
 from app.repositories.criteria import STEP, Criteria
 from app.repositories.search import MATCHES_SHOWN, Places
 from app.schemas.chats import (

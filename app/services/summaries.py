@@ -12,7 +12,7 @@ from app.llm.streaming import Listener
 from app.llm.tasks import SUMMARIES, SUMMARY
 from app.schemas.analyses import Summary, SummaryBody
 from app.schemas.drafts import SummaryDraft, Turn
-from app.schemas.enums import Outcome, Role, Sentiment
+from app.schemas.enums import Outcome, QuestionStatus, Role, Sentiment, WebhookEvent
 from app.schemas.rows import AnalysisRow
 from app.schemas.viewer import Viewer
 from app.services.analyses import AnalysisService
@@ -124,3 +124,9 @@ class SummaryService(AnalysisService[SummaryDraft, SummaryBody, Summary]):
 
     def _labels(self, body: SummaryBody) -> tuple[Sentiment, Outcome, list[str]]:
         return body.sentiment, body.outcome, body.keywords
+
+    def _events(self, body: SummaryBody) -> dict[WebhookEvent, dict[str, object]]:
+        events: dict[WebhookEvent, dict[str, object]] = {WebhookEvent.SUMMARY_CREATED: {}}
+        if unanswered := sum(question.status is QuestionStatus.UNANSWERED for question in body.questions):
+            events[WebhookEvent.QUESTION_UNANSWERED] = {"questions": unanswered}
+        return events

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from app.db import Database, Unit
 from app.errors import ConfigurationError, NotFound, Unavailable
 from app.llm.topics import LABELS, ReaderLost, Said, TopicLabels, TopicReader, topic_reader
-from app.schemas.rows import AssignedRow, TextRow, TopicModelRow
+from app.schemas.topic_rows import AssignedRow, TextRow, TopicModelRow
 from app.schemas.topics import Assigned, Topic, TopicModel
 from app.security.api_keys import random_id
 from app.security.encryption import MESSAGE, WorkspaceKeys, seal, unseal

@@ -19,7 +19,7 @@ from fastapi import FastAPI
 from app.factory import Services
 from app.models import Base
 from app.routes.deps import SESSION_COOKIE
-from app.schemas.enums import Provider, Role
+from app.schemas.enums import Provider, Role, WebhookEvent
 from app.security.api_keys import PREFIX, new_api_key, parse_api_key, random_id
 from app.security.oauth import Identity
 from app.security.tokens import ACCESS_LIFETIME, SessionToken, TokenSigner
@@ -130,7 +130,7 @@ class House:
 
     async def furnish(self) -> None:
         """Puts everything in its place that an operation can be about."""
-        for name in ("conversation_id", "user_id", "key_id", "member_id", "job_id"):
+        for name in ("conversation_id", "user_id", "key_id", "member_id", "job_id", "webhook_id"):
             await self.replace(name)
         self.ids["provider"] = Provider.GITHUB
 
@@ -142,6 +142,7 @@ class House:
             await self.act("POST", "/chats", json=sent)
             for kind in ("summarize", "insights"):
                 await self.act("POST", f"/chats/{kind}", json={"conversation_id": "order-1042"})
+            await self.note_delivery()
         elif name == "user_id":
             self.ids[name] = "ana"
         elif name == "key_id":
@@ -150,13 +151,24 @@ class House:
         elif name == "job_id":
             selected = {"conversation_ids": [self.ids["conversation_id"]]}
             self.ids[name] = (await self.act("POST", "/jobs/summarize", json=selected))["id"]
+        elif name == "webhook_id":
+            hook = {"url": "https://hooks.example.com/house", "events": list(WebhookEvent)}
+            self.ids[name] = (await self.act("POST", "/webhooks", json=hook))["id"]
+            await self.act("POST", "/chats/insights", json={"conversation_id": "order-1042", "force": True})
+            await self.note_delivery()
         else:
             spare = {"email": f"spare-{random_id()}@example.com", "role": Role.VIEWER}
             self.ids[name] = (await self.act("POST", "/workspace/members", json=spare))["id"]
 
+    async def note_delivery(self) -> None:
+        """Takes the newest delivery to the webhook for the one that operations are about."""
+        if webhook_id := self.ids.get("webhook_id"):
+            self.ids["delivery_id"] = (await self.act("GET", f"/webhooks/{webhook_id}/deliveries"))["data"][0]["id"]
+
     def numbers(self) -> list[str]:
         """Returns what nobody outside may be told."""
-        return [str(self.workspace_id), self.ids["job_id"], self.ids["key_id"], self.ids["member_id"]]
+        names = ("job_id", "key_id", "member_id", "webhook_id", "delivery_id")
+        return [str(self.workspace_id), *(self.ids[name] for name in names)]
 
     def expire(self, table: str, column: str, number: int) -> None:
         done = self.database.execute(

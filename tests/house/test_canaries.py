@@ -121,6 +121,7 @@ async def test_every_kind_is_known_from_where_it_is_made(house: House, settings:
     tokens = await house.exchange(bearer(key))
     state, browser = await house.begin()
     shown = await house.sign_in("ana")
+    hook = await house.act("POST", "/webhooks", json={"url": "https://x.example/", "events": ["job.finished"]})
     headers = {**house.admin, "Idempotency-Key": "idempotency-canary-4711"}
     await house.act("POST", "/chats", headers, json=message())
     answered = {name: f"{name}-canary-4711" for name in ("access_token", "id_token", "refresh_token")}
@@ -134,6 +135,7 @@ async def test_every_kind_is_known_from_where_it_is_made(house: House, settings:
         Kind.PROVIDER_TOKEN: ["code-of-ana-4711-canary", *answered.values()],
         Kind.TEXT: [message()["message_content"]],
         Kind.IDEMPOTENCY_KEY: [headers["Idempotency-Key"]],
+        Kind.WEBHOOK: [hook["secret"]],
     }
     for name, kind in SETTINGS.items():
         made.setdefault(kind, []).append(f"{chosen[name]}-canary" if name in urls else chosen[name])

@@ -94,7 +94,7 @@ def test_every_trigger_is_named(postgresql: psycopg.Connection) -> None:
 
 
 def test_what_asks_across_workspaces_is_sign_in_the_command_line_and_the_worker() -> None:
-    assert {table for _, table, _ in EXCEPTIONS} - {*REFERENCE} == {"memberships", "trend_changes"}
+    assert {table for _, table, _ in EXCEPTIONS} - {*REFERENCE} == {"memberships", "trend_changes", "webhooks"}
 
 
 async def test_every_hot_statement_goes_to_one_node(request: pytest.FixtureRequest, workspace: Workspace) -> None:

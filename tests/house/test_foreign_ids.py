@@ -37,13 +37,14 @@ async def get(house: House, path: str, **params: Any) -> httpx.Response:
     return await house.ask("GET", path, house.admin, params=params)
 
 
-LISTS = ["/chats", "/chats/order-1042", "/auth/keys", "/workspace/members", "/audit"]
+LISTS = ["/chats", "/chats/order-1042", "/auth/keys", "/workspace/members", "/webhooks", "/audit"]
 
 
 @pytest.mark.parametrize("path", LISTS)
 async def test_a_cursor_of_another_workspace_or_list_is_garbage(house: House, theirs: House, path: str) -> None:
     for each in (house, theirs):
-        await each.replace("member_id")
+        for name in ("member_id", "webhook_id"):
+            await each.replace(name)
     cursor = (await get(house, path, limit=1)).json()["next_cursor"]
     garbage = seen(await get(theirs, path, cursor=GARBAGE))
     assert garbage[0] == 422
@@ -185,6 +186,9 @@ async def test_an_id_of_another_kind_is_as_absent(house: House) -> None:
         ("POST", "/auth/keys/{}/rotate", str(house.workspace_id)),
         ("DELETE", "/workspace/members/{}", house.ids["key_id"]),
         ("PATCH", "/workspace/members/{}", house.ids["key_id"]),
+        ("DELETE", "/webhooks/{}", house.ids["key_id"]),
+        ("GET", "/webhooks/{}/deliveries", house.ids["member_id"]),
+        ("POST", f"/webhooks/{{}}/deliveries/{house.ids['delivery_id']}/replay", house.ids["key_id"]),
     ]:
         body = {"role": Role.ADMIN} if method == "PATCH" else None
         urls = [path.format(each) for each in (number, random_id())]

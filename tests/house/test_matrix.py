@@ -1,6 +1,7 @@
 """Every operation of the document, asked by everybody: who is let in, and that who is refused changes nothing."""
 
 import json
+import uuid
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
-from app.routes import analyses, analytics, audit, auth, chats, health, jobs, members, workspaces
+from app.routes import analyses, analytics, audit, auth, chats, health, jobs, members, webhooks, workspaces
 from app.routes.deps import SAFE_METHODS, AtLeast
 from app.schemas.enums import Provider, Role
 from app.security.api_keys import random_id
@@ -25,12 +26,15 @@ NEEDED: dict[str, Role | str] = {
     "cancelJob": Role.EDITOR,
     "changeMember": Role.ADMIN,
     "createJob": Role.EDITOR,
+    "changeWebhook": Role.ADMIN,
     "changeWorkspace": Role.ADMIN,
     "createKey": Role.ADMIN,
     "createToken": CREDENTIAL,
+    "createWebhook": Role.ADMIN,
     "deleteConversation": Role.ADMIN,
     "deleteConversations": Role.ADMIN,
     "deleteKey": Role.ADMIN,
+    "deleteWebhook": Role.ADMIN,
     "endSession": Role.VIEWER,
     "findConversations": Role.VIEWER,
     "finishSignIn": PUBLIC,
@@ -49,10 +53,13 @@ NEEDED: dict[str, Role | str] = {
     "giveFeedback": Role.VIEWER,
     "inviteMember": Role.ADMIN,
     "listAudit": Role.ADMIN,
+    "listDeliveries": Role.ADMIN,
     "listKeys": Role.ADMIN,
     "listMembers": Role.ADMIN,
     "listUserConversations": Role.VIEWER,
+    "listWebhooks": Role.ADMIN,
     "removeMember": Role.ADMIN,
+    "replayDelivery": Role.ADMIN,
     "rotateKey": Role.ADMIN,
     "setBudget": Role.ADMIN,
     "storeMessages": Role.EDITOR,
@@ -70,6 +77,7 @@ CONSUMES = {
     "deleteConversation": "conversation_id",
     "deleteConversations": "conversation_id",
     "deleteKey": "key_id",
+    "deleteWebhook": "webhook_id",
     "removeMember": "member_id",
 }
 """What is gone after an operation."""
@@ -229,7 +237,8 @@ async def test_another_workspaces_admin_is_answered_as_if_ours_did_not_exist(
     matrix: Matrix, request: pytest.FixtureRequest
 ) -> None:
     house = matrix.house
-    numbers = {name: str(random_id()) for name in ("job_id", "key_id", "member_id")}
+    numbers = {name: str(random_id()) for name in ("job_id", "key_id", "member_id", "webhook_id")}
+    numbers["delivery_id"] = str(uuid.uuid4())
     numbers["scope"] = f"key:{numbers['key_id']}"
     absent = {"conversation_id": "order-9999", "user_id": "eva", "provider": Provider.GITHUB, **numbers}
     named = {house.ids[name]: absent[name] for name in absent}
@@ -266,7 +275,7 @@ async def test_the_guards_are_those_of_the_table(app: FastAPI) -> None:
         own = {dependant.call.role} if isinstance(dependant.call, AtLeast) else set()
         return own.union(*(roles(part) for part in dependant.dependencies))
 
-    modules = (analyses, analytics, audit, auth, chats, health, jobs, members, workspaces)
+    modules = (analyses, analytics, audit, auth, chats, health, jobs, members, webhooks, workspaces)
     routes = [route for module in modules for route in module.router.routes if isinstance(route, APIRoute)]
     found = {route.operation_id: roles(route.dependant) for route in routes}
     assert set(found) == {operation.name for operation in operations(app)}

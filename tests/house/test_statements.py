@@ -118,6 +118,8 @@ ALLOWED = {
         "trend_changes",
         None,
     ): "SELECT DISTINCT workspace_id FROM (SELECT workspace_id FROM trend_changes) AS t",
+    ("SELECT", "webhooks", "enabled"): "SELECT 1 FROM webhooks AS w WHERE w.enabled = $1::boolean AND EXISTS (SELECT"
+    " FROM webhook_deliveries AS d WHERE d.workspace_id = w.workspace_id)",
     ("SELECT", "workspaces", "name"): "SELECT * FROM workspaces WHERE name = $1",
     ("SELECT", "workspaces", None): "SELECT * FROM workspaces ORDER BY name",
 }

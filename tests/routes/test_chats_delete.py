@@ -43,6 +43,8 @@ async def test_a_deletion_leaves_no_row_that_speaks_of_the_conversation(
     workspace: Workspace, other_workspace: Workspace, postgresql: psycopg.Connection
 ) -> None:
     await fill(workspace, 2)
+    wanted = {"url": "https://hooks.example.com/", "events": ["summary.created", "insights.created"]}
+    assert (await workspace.admin.post("/webhooks", json=wanted)).status_code == 201
     for path in ("/chats/summarize", "/chats/insights"):
         headers = {"Idempotency-Key": path}
         answer = await workspace.editor.post(path, json={"conversation_id": "c0"}, headers=headers)

@@ -30,7 +30,7 @@ from app.routes.middleware import FrontDoor
 from app.security.api_keys import PREFIX
 from app.security.encryption import MESSAGE, ConversationCipher
 from app.security.tokens import COOKIE_PREFIX, REFRESH_PREFIX, TokenSigner
-from app.services import keys
+from app.services import keys, webhooks
 from app.settings import Settings
 
 MASTER_KEY = b"canary-master-key-0123456789abcd".hex()
@@ -63,6 +63,7 @@ class Kind(StrEnum):
     PASSWORD = "password in a URL of the configuration"
     TEXT = "message text"
     IDEMPOTENCY_KEY = "idempotency key"
+    WEBHOOK = "secret of a webhook, or what its URL holds"
 
 
 SETTINGS = {
@@ -221,6 +222,7 @@ def listen(patch: pytest.MonkeyPatch) -> None:
 
     after(factory, "secret_keys", lambda _, settings: CANARIES.learn_settings(settings))
     after(keys, "new_api_key", lambda key, *_: CANARIES.learn(Kind.API_KEY, key.text))
+    after(webhooks, "new_secret", lambda secret: CANARIES.learn(Kind.WEBHOOK, secret))
     after(TokenSigner, "access", lambda token, *_: CANARIES.learn(Kind.ACCESS_TOKEN, token))
     after(TokenSigner, "refresh", lambda token, *_: CANARIES.learn(Kind.REFRESH_TOKEN, token))
     after(TokenSigner, "cookie", lambda cookie, *_: CANARIES.learn(Kind.SESSION_COOKIE, cookie))

@@ -58,6 +58,7 @@ def working(settings: Settings, **more: str) -> Iterator[subprocess.Popen[bytes]
         for name, value in values
         if value
     }
+    models["WEBHOOK_ALLOWED_NETWORKS"] = ",".join(settings.webhook_allowed_networks)
     with _running(WORK, settings, b"worker_ready", **models, **more) as process:
         yield process
 

@@ -16,7 +16,7 @@ PATIENCE_S = 20.0
 
 
 @dataclass
-class Receiver:
+class Observer:
     """What was received, with the headers it came with."""
 
     url: str = ""
@@ -62,9 +62,9 @@ class Receiver:
 
 
 @contextmanager
-def receiver() -> Iterator[Receiver]:
-    """Yields a receiver that takes everything."""
-    received = Receiver()
+def observer() -> Iterator[Observer]:
+    """Yields one that takes everything."""
+    received = Observer()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:

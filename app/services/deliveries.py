@@ -1,0 +1,208 @@
+"""Delivering events to webhooks (Standard Webhooks 1.0): signed, tried again, at least once.
+
+A delivery is claimed, sent without a transaction, and settled. Whoever dies in between leaves a lease that ends, and
+the event is sent again with the same ``webhook-id``.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from urllib.parse import quote
+
+import orjson
+import structlog
+
+from app.db import Database
+from app.errors import Unavailable
+from app.schemas.base import format_rfc3339
+from app.schemas.enums import DisabledReason, WebhookEvent
+from app.schemas.webhook_rows import AttemptRow, ClaimedDelivery, EndpointRow
+from app.security.targets import Refused, Targets
+from app.services.webhooks import opened
+from app.services.workspaces import WorkspaceService
+
+LEASE = timedelta(seconds=30)
+"""How long a delivery is a worker's; sending takes half of it at the most."""
+POLL_S = 1.0
+LANES = 100
+"""How many deliveries a process sends at the same time."""
+LANES_EACH = 5
+"""How many of them to one webhook; to one that is failing, only one."""
+TURN_S = 1.0
+"""After how long what is sent to a webhook makes room for other webhooks."""
+STOP_GRACE_S = 8.0
+DROPPED = 1_000
+
+RETRIES = [timedelta(seconds=s) for s in (5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400)]
+"""When an event is tried again after each failure, as Standard Webhooks proposes."""
+JITTER = 0.2
+"""By how much of itself a wait may be longer."""
+LONGEST_WAIT = timedelta(days=1)
+FAILING_FOR = timedelta(days=5)
+"""After how long without any success a webhook is disabled."""
+
+GONE = 410
+
+_log = structlog.get_logger(__name__)
+
+_PATHS = {
+    WebhookEvent.SUMMARY_CREATED: "/chats/{}/summary",
+    WebhookEvent.QUESTION_UNANSWERED: "/chats/{}/summary",
+    WebhookEvent.INSIGHTS_CREATED: "/chats/{}/insights",
+    WebhookEvent.JOB_FINISHED: "/jobs/{}",
+}
+
+
+class DeliveryService:
+    """Sends what is due, of all workspaces."""
+
+    def __init__(self, db: Database, workspaces: WorkspaceService, targets: Targets, base_url: str) -> None:
+        self._db = db
+        self._workspaces = workspaces
+        self._targets = targets
+        self._base_url = base_url
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Sends what is due until it is to stop; then what is being sent has some seconds."""
+        lanes: dict[asyncio.Task[None], tuple[int, int]] = {}
+        try:
+            while not stopping.is_set():
+                lanes = {lane: endpoint for lane, endpoint in lanes.items() if not lane.done()}
+                for endpoint in await self._free(Counter(lanes.values())):
+                    lanes[asyncio.create_task(self._lane(*endpoint, stopping))] = endpoint
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(stopping.wait(), POLL_S)
+            if lanes:
+                await asyncio.wait(lanes, timeout=STOP_GRACE_S)
+        finally:
+            for lane in lanes:
+                lane.cancel()
+            await asyncio.gather(*lanes, return_exceptions=True)
+
+    async def drop_old(self) -> None:
+        """Removes the deliveries that were kept long enough, and gives up what disabled webhooks still have."""
+        async with self._db.read() as unit:
+            for workspace_id, webhook_id, enabled in await unit.deliveries.over():
+                if not enabled:
+                    await unit.deliveries.abandon(workspace_id, webhook_id)
+                while await unit.deliveries.drop(workspace_id, webhook_id, DROPPED) == DROPPED:
+                    pass
+
+    async def deliver(self, workspace_id: int, webhook_id: int) -> bool:
+        """Sends what is longest due for a webhook; returns False if nothing is."""
+        async with self._db.read() as unit:
+            claimed = await unit.deliveries.claim(workspace_id, webhook_id, LEASE)
+        if claimed is None:
+            return False
+        attempt = await self._attempt(workspace_id, webhook_id, claimed)
+        # One lock after another: whoever disables a webhook locks it and then its deliveries.
+        async with self._db.read() as unit:
+            if await unit.deliveries.settle(workspace_id, webhook_id, claimed, attempt):
+                await unit.deliveries.note(workspace_id, webhook_id, delivered=attempt.delivered)
+        if not attempt.delivered:
+            await self._disable(workspace_id, webhook_id, gone=attempt.status_code == GONE)
+        return True
+
+    async def _disable(self, workspace_id: int, webhook_id: int, *, gone: bool) -> None:
+        """Disables a webhook that is gone, or has been failing for too long."""
+        why = (DisabledReason.GONE, None) if gone else (DisabledReason.FAILING, FAILING_FOR)
+        async with self._db.write() as unit:
+            disabled = await unit.deliveries.disable(workspace_id, webhook_id, *why)
+        if disabled:
+            _log.warning("webhook_disabled", webhook=webhook_id, reason=why[0])
+
+    async def _free(self, busy: Counter[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Returns for which webhooks another lane is wanted, once for each lane."""
+        room = LANES - busy.total()
+        if room <= 0:
+            return []
+        try:
+            async with self._db.read() as unit:
+                found = await unit.deliveries.due(LANES_EACH)
+        except Unavailable as problem:  # what is being sent goes on
+            _log.warning("deliveries_interrupted", error=type(problem.__cause__).__name__)
+            return []
+        wanted = [
+            (row.workspace_id, row.webhook_id)
+            for row in found
+            for _ in range(_lanes(row) - busy[row.workspace_id, row.webhook_id])
+        ]
+        random.shuffle(wanted)
+        return wanted[:room]
+
+    async def _lane(self, workspace_id: int, webhook_id: int, stopping: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + TURN_S
+        try:
+            while await self.deliver(workspace_id, webhook_id) and loop.time() < ends_at and not stopping.is_set():
+                pass
+        except Exception as error:  # noqa: BLE001 — its text may hold anything; the lease ends, and it is tried again
+            _log.warning("delivery_interrupted", error=type(error).__name__)
+
+    async def _attempt(self, workspace_id: int, webhook_id: int, claimed: ClaimedDelivery) -> AttemptRow:
+        from standardwebhooks import Webhook
+
+        from app.security.outbound import post  # 4 MB that API processes do without
+
+        keys = await self._workspaces.keys(workspace_id)
+        body = orjson.dumps(self._payload(claimed)).decode()
+        now = datetime.now(UTC)
+        secrets = [sealed for sealed in (claimed.secret, claimed.previous_secret) if sealed]
+        signers = [Webhook(opened(keys, webhook_id, "secret", sealed)) for sealed in secrets]
+        headers = {
+            "Content-Type": "application/json",
+            "User-Agent": "chat-insights-webhooks",
+            "webhook-id": str(claimed.delivery_id),
+            "webhook-timestamp": str(int(now.timestamp())),
+            "webhook-signature": " ".join(each.sign(str(claimed.delivery_id), now, body) for each in signers),
+        }
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        status, error, wait = None, None, timedelta(0)
+        try:
+            url = opened(keys, webhook_id, "url", claimed.url)
+            answer = await post(self._targets, url, headers, body.encode())
+        except Refused as refused:
+            error = refused.code
+        else:
+            status = answer.status
+            if not 200 <= status < 300:
+                error = "redirect" if 300 <= status < 400 else f"status_{status}"
+                wait = _wait(answer.headers)
+        duration_ms = round((loop.time() - began) * 1000)
+        retry = None
+        if error and status != GONE and claimed.attempts <= len(RETRIES):
+            usual = RETRIES[claimed.attempts - 1] * (1 + JITTER * random.random())  # noqa: S311 — spreads the load
+            retry = max(usual, wait)
+        return AttemptRow(error is None, status, error, duration_ms, retry)
+
+    def _payload(self, claimed: ClaimedDelivery) -> dict[str, object]:
+        event = WebhookEvent(claimed.event)
+        data = dict(claimed.data)
+        if claimed.conversation_id is not None:
+            data = {"conversation_id": claimed.conversation_id, **data}
+        if path := _PATHS.get(event):
+            about = claimed.conversation_id if claimed.conversation_id is not None else str(data["job_id"])
+            data["url"] = self._base_url + path.format(quote(about, safe=""))
+        return {"type": event, "timestamp": format_rfc3339(claimed.created_at), "data": data}
+
+
+def _lanes(row: EndpointRow) -> int:
+    return 1 if row.failing else row.due
+
+
+def _wait(headers: Mapping[str, str]) -> timedelta:
+    """Returns how long an answer asks to wait (RFC 9110, section 10.2.3), at most a day."""
+    asked = headers.get("retry-after", "").strip()
+    try:
+        if asked.isascii() and asked.isdigit():
+            wait = timedelta(seconds=int(asked[:9]))
+        else:
+            wait = parsedate_to_datetime(asked).astimezone(UTC) - datetime.now(UTC)
+    except (ValueError, OverflowError):
+        return timedelta(0)
+    return min(max(wait, timedelta(0)), LONGEST_WAIT)

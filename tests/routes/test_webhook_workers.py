@@ -1,0 +1,205 @@
+"""Workers deliver at once, one of them each event, whatever becomes of a worker or of another target."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import psycopg
+import pytest
+
+from app.factory import Services, build
+from app.services import deliveries
+from app.settings import Settings
+from tests.support.api import Workspace, message
+from tests.support.process import working
+from tests.support.receiver import Receiver, answer, open_receiver
+from tests.support.webhooks import hook, pass_time, send_all, summarize
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    return settings.model_copy(update={"webhook_allowed_networks": ("127.0.0.1/32",)})
+
+
+@pytest.fixture
+async def target() -> AsyncIterator[Receiver]:
+    async with open_receiver() as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def delivering(services: Services) -> AsyncIterator[None]:
+    """Sends what is due in this process, as a worker does."""
+    stopping = asyncio.Event()
+    running = asyncio.create_task(services.deliveries.run(stopping))
+    yield
+    stopping.set()
+    await running
+
+
+async def hang(_: asyncio.StreamWriter) -> None:
+    await asyncio.Event().wait()
+
+
+async def test_an_event_is_delivered_within_two_seconds(
+    services: Services, workspace: Workspace, target: Receiver
+) -> None:
+    made = await hook(workspace, target, "conversation.deleted")
+    await workspace.editor.post("/chats", json=[message(f"c{n}") for n in range(3)])
+    async with delivering(services):
+        for n in range(3):
+            began = time.monotonic()
+            await workspace.admin.delete(f"/chats/c{n}")
+            await target.until(n + 1)
+            assert time.monotonic() - began < 2
+    assert {each["state"] for each in await made.log()} == {"delivered"}
+
+
+async def test_an_event_whose_worker_was_killed_comes_again(
+    settings: Settings, workspace: Workspace, target: Receiver, postgresql: psycopg.Connection
+) -> None:
+    made = await hook(workspace, target, "summary.created")
+    await summarize(workspace)
+    target.replies = [hang]
+    with working(settings) as worker:
+        [first] = await target.until(1)
+        worker.kill()
+        worker.wait()
+    [log] = await made.log()
+    assert (log["state"], log["attempts"]) == ("sending", 1)
+    with working(settings):
+        assert (await made.replay(log["id"])).json()["state"] == "sending"  # it may be on its way still
+        pass_time(postgresql)
+        _, second = await target.until(2)
+        while (log := (await made.log())[0])["state"] == "sending":
+            pass
+    assert (log["state"], log["attempts"]) == ("delivered", 2)
+    assert (first.headers["webhook-id"], first.body) == (second.headers["webhook-id"], second.body)
+    assert second.verified(made.secret)
+
+
+async def test_two_workers_send_nothing_twice_at_the_same_time(
+    services: Services, settings: Settings, workspace: Workspace, target: Receiver
+) -> None:
+    made = await hook(workspace, target, "conversation.deleted")
+    await workspace.editor.post("/chats", json=[message(f"c{n}") for n in range(200)])
+    four = asyncio.Barrier(4)
+
+    async def together(writer: asyncio.StreamWriter) -> None:
+        await four.wait()
+        writer.write(answer(204))
+
+    target.replies = [together] * 200
+    assert settings.database_url
+    async with build(settings, settings.database_url.get_secret_value()) as others:
+        await workspace.admin.delete("/chats", params={"user_id": "ana", "max_delete_count": 200})
+        await asyncio.gather(*(send_all(each, made) for each in (services, others) for _ in range(4)))
+    ids = [request.headers["webhook-id"] for request in target.requests]
+    assert len(ids) == len(set(ids)) == 200
+    assert target.at_once >= 4
+    assert {each["state"] for each in await made.log(100)} == {"delivered"}
+
+
+async def test_what_a_replaced_worker_finds_out_does_not_count(
+    services: Services, workspace: Workspace, target: Receiver, postgresql: psycopg.Connection
+) -> None:
+    made = await hook(workspace, target, "summary.created")
+    await summarize(workspace)
+    go_on = asyncio.Event()
+
+    async def late(writer: asyncio.StreamWriter) -> None:
+        await go_on.wait()
+        writer.write(answer(500))
+
+    target.replies = [late]
+    slow = asyncio.create_task(send_all(services, made))
+    await target.until(1)
+    pass_time(postgresql)  # its lease has ended
+    await send_all(services, made)
+    go_on.set()
+    await slow
+    [log] = await made.log()
+    assert (log["state"], log["attempts"], log["status_code"]) == ("delivered", 2, 204)
+    assert (await made.shown())["failing_since"] is None
+
+
+async def test_a_target_that_hangs_holds_up_nobody_else(
+    services: Services, workspace: Workspace, other_workspace: Workspace, target: Receiver
+) -> None:
+    async with open_receiver() as hanging:
+        hanging.replies = [hang] * 100
+        await hook(workspace, hanging, "conversation.deleted")
+        for each in (workspace, other_workspace):
+            await hook(each, target, "conversation.deleted")
+            await each.editor.post("/chats", json=[message(f"c{n}") for n in range(30)])
+            await each.admin.delete("/chats", params={"user_id": "ana", "max_delete_count": 30})
+        stopping = asyncio.Event()
+        running = asyncio.create_task(services.deliveries.run(stopping))
+        began = time.monotonic()
+        await target.until(60)
+        assert time.monotonic() - began < 5
+        assert len(hanging.requests) == hanging.at_once == deliveries.LANES_EACH
+        await hanging.close()
+        stopping.set()
+        await running
+
+
+async def test_a_target_that_is_failing_is_tried_by_one_at_a_time(
+    services: Services, workspace: Workspace, target: Receiver, postgresql: psycopg.Connection
+) -> None:
+    made = await hook(workspace, target, "conversation.deleted")
+    await workspace.editor.post("/chats", json=[message(f"c{n}") for n in range(30)])
+    await workspace.admin.delete("/chats", params={"user_id": "ana", "max_delete_count": 30})
+    target.replies = [answer(500)] * 30
+    await services.deliveries.deliver(made.workspace_id, int(made.id))
+    target.at_once = 0
+    async with delivering(services):
+        await target.until(30)
+    assert target.at_once == 1
+
+
+async def test_a_worker_that_stops_finishes_what_it_sends(
+    services: Services, workspace: Workspace, target: Receiver
+) -> None:
+    made = await hook(workspace, target, "summary.created")
+    await summarize(workspace)
+    go_on = asyncio.Event()
+
+    async def late(writer: asyncio.StreamWriter) -> None:
+        await go_on.wait()
+        writer.write(answer(204))
+
+    target.replies = [late]
+    stopping = asyncio.Event()
+    running = asyncio.create_task(services.deliveries.run(stopping))
+    await target.until(1)
+    stopping.set()
+    go_on.set()
+    await running
+    assert [each["state"] for each in await made.log()] == ["delivered"]
+
+
+async def test_a_deletion_that_waits_for_a_summary_forgets_what_was_to_be_told_of_it(
+    services: Services, workspace: Workspace, target: Receiver, postgresql: psycopg.Connection
+) -> None:
+    """The summary's transaction is held up just before it commits, and the deletion has begun by then."""
+    made = await hook(workspace, target, "summary.created")
+    await workspace.editor.post("/chats", json=message())
+    [row] = postgresql.execute("SELECT workspace_id FROM conversations FOR UPDATE").fetchall()
+    deletion = asyncio.create_task(workspace.admin.delete("/chats/c1"))
+    while not await asyncio.to_thread(_waits, postgresql):
+        pass
+    postgresql.execute(
+        "INSERT INTO webhook_deliveries (workspace_id, webhook_id, event, conversation_id)"
+        " VALUES (%s, %s, 'summary.created', 'c1')",
+        [row[0], int(made.id)],
+    )
+    postgresql.commit()
+    assert (await deletion).status_code == 200
+    assert await made.log() == []
+
+
+def _waits(database: psycopg.Connection) -> bool:
+    found = database.execute("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid <> pg_backend_pid()").fetchone()
+    return bool(found and found[0])
