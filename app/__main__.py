@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -79,6 +80,16 @@ def work() -> None:
 
 
 @cli.command()
+def ui() -> None:
+    """Serve the interface for people on HOST and UI_PORT; it asks the API at API_URL."""
+    settings = load_settings()
+    api_url = settings.api_url or settings.base_url
+    where = [settings.host, str(settings.ui_port), api_url, settings.ui_base_url]
+    # In place of this process: it needs nothing of the service's, and gets the signals itself.
+    os.execv(sys.executable, [sys.executable, "-m", "app.ui", *where])  # noqa: S606 — no shell, our own words
+
+
+@cli.command()
 def migrate() -> None:
     """Bring the database to the newest schema, as `alembic upgrade head` does."""
     from alembic import command
@@ -89,10 +100,10 @@ def migrate() -> None:
 
 @cli.command()
 def demo() -> None:
-    """Migrate, store the sample conversations, show one summarised, then serve and work: what ./scripts/run does."""
+    """Migrate, store the sample conversations, show one summarised, then serve, work and show: what ./scripts/run does."""
     settings = load_settings()
     check_address(settings)
-    from app.demo import prepare, worker_beside
+    from app.demo import beside, prepare
     from app.factory import database_url
 
     with err.status("Starting PostgreSQL ...") as status:
@@ -103,7 +114,8 @@ def demo() -> None:
             status.stop()
             asyncio.run(_with_services(settings, url, lambda services: prepare(services, WORKSPACE, settings, out)))
             out.print(f"Docs: [link]{settings.base_url}/docs[/link]   Stop: Ctrl-C")
-            with worker_beside():
+            out.print(f"Interface: [link]{settings.ui_base_url}[/link]")
+            with beside("work"), beside("ui"):
                 run_server(settings)
 
 

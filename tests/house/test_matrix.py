@@ -48,6 +48,7 @@ NEEDED: dict[str, Role | str] = {
     "listAudit": Role.ADMIN,
     "listKeys": Role.ADMIN,
     "listMembers": Role.ADMIN,
+    "listProviders": PUBLIC,
     "listUserConversations": Role.VIEWER,
     "removeMember": Role.ADMIN,
     "rotateKey": Role.ADMIN,
