@@ -83,6 +83,7 @@ def work() -> None:
 def ui() -> None:
     """Serve the interface for people on HOST and UI_PORT; it asks the API at API_URL."""
     settings = load_settings()
+    check_address(settings, "ui_port")
     api_url = settings.api_url or settings.base_url
     where = [settings.host, str(settings.ui_port), api_url, settings.ui_base_url]
     # In place of this process: it needs nothing of the service's, and gets the signals itself.
@@ -100,9 +101,10 @@ def migrate() -> None:
 
 @cli.command()
 def demo() -> None:
-    """Migrate, store the sample conversations, show one summarised, then serve, work and show: what ./scripts/run does."""
+    """Migrate, store the sample conversations, show one summarised, then serve all: what ./scripts/run does."""
     settings = load_settings()
     check_address(settings)
+    check_address(settings, "ui_port")
     from app.demo import beside, prepare
     from app.factory import database_url
 

@@ -1,4 +1,4 @@
-"""The first minutes: sample conversations stored, one of them found, summarised and analysed; a worker and the interface beside."""
+"""The first minutes: sample conversations stored, one of them found, summarised and analysed; what else is run."""
 
 import subprocess
 import sys
@@ -47,7 +47,8 @@ def beside(command: str) -> Iterator[None]:
     def keep() -> None:
         while not stopping.is_set():
             # In a session of its own, where Ctrl-C does not end it before the server.
-            with subprocess.Popen([sys.executable, "-m", "app", command], start_new_session=True) as process:
+            own = [sys.executable, "-m", "app", command]
+            with subprocess.Popen(own, start_new_session=True) as process:  # noqa: S603 — no shell, our own words
                 while not stopping.wait(PAUSE_S) and process.poll() is None:
                     pass
                 process.terminate()

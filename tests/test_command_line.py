@@ -35,6 +35,7 @@ class CommandLine:
         self.port = free_port()
         self.output: Iterable[str] = ()
         self.environment = {**os.environ, "DATA_DIR": str(self.data), "PORT": str(self.port), "COLUMNS": "200"}
+        self.environment["UI_PORT"] = str(free_port())
 
     def __call__(self, *arguments: str, module: str = "app", **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -120,7 +121,7 @@ def test_the_main_job_runs_from_nothing_and_repeats_nothing(run: CommandLine) ->
         assert made == {".lock", "admin_key", "master_key", "postgres", "secret_key"}
         [worker] = run.workers()
         worker.kill()
-        run.until("worker_ended")
+        run.until("process_ended")
         run.until("worker_ready")
         assert run.workers() not in ([], [worker])
     with run.running("app", "demo", end=signal.SIGTERM) as printed:

@@ -8,6 +8,7 @@ from app.schemas.accounts import Key, Me, Member, NewKey
 from app.schemas.analyses import Analysis, Evidence, Insights, Item, Summary
 from app.schemas.chats import ConversationItem, ConversationPage, Imported, Message
 from app.schemas.enums import Outcome, Role, Sentiment, UserType
+from app.schemas.jobs import Job
 from app.schemas.usage import Usage
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Imported",
     "Insights",
     "Item",
+    "Job",
     "Key",
     "Me",
     "Member",

@@ -4,10 +4,10 @@ from typing import Any
 
 import streamlit as st
 
-from app.client import ApiError
+from app.client import ApiError, Job
 from app.ui import draw, problems, session
 
-STATE = "job"
+STATE, RESULT = "job", "job-result"
 DONE = ("completed", "failed", "cancelled")
 
 
@@ -34,6 +34,7 @@ def _confirm(filters: dict[str, Any]) -> None:
     elif st.button("Begin", type="primary"):
         try:
             st.session_state[STATE] = session.client().summarize_all(**filters).id
+            st.session_state.pop(RESULT, None)
         except ApiError as error:
             problems.show(error)
             return
@@ -42,18 +43,16 @@ def _confirm(filters: dict[str, Any]) -> None:
 
 @st.fragment(run_every=1.0)
 def _progress() -> None:
-    if STATE not in st.session_state:
-        return
-    try:
-        job = session.client().job(st.session_state[STATE])
-    except ApiError as error:
-        problems.show(error)
-        return
-    done = job.done + job.failed
-    st.progress(done / job.total if job.total else 1.0, f"{done:,} of {job.total:,} summarised")
-    if job.status in DONE:
+    known: Job | None = st.session_state.get(RESULT)
+    with problems.told():
+        job = known or session.client().job(st.session_state[STATE])
+        done = job.done + job.failed
+        st.progress(done / job.total if job.total else 1.0, f"{done:,} of {job.total:,} summarised")
+        if job.status not in DONE:
+            return
+        st.session_state[RESULT] = job
         kind: draw.Kind = "good" if job.status == "completed" and not job.failed else "warning"
         draw.alert(kind, f"The job has ended: {job.status}", f"{job.done:,} done, {job.failed:,} failed.")
         if st.button("Show the list anew"):
-            del st.session_state[STATE]
+            del st.session_state[STATE], st.session_state[RESULT]
             st.rerun()

@@ -77,11 +77,8 @@ def main() -> None:
         _who()
     if page.title != "Conversation":
         session.unfollow()
-    try:
+    with problems.told():
         page.run()
-    except ApiError as error:
-        problems.show(error)
-        st.button("Try again", key="again")
 
 
 main()

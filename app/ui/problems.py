@@ -1,11 +1,32 @@
 """What went wrong, and what to do about it."""
 
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import streamlit as st
 
 from app.client import ApiError
 from app.ui import draw, session
 
 OURS = 500
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Draws what goes wrong in the block. Of a defect the log gets the kind and the place, without its text."""
+    try:
+        yield
+    except ApiError as error:
+        show(error)
+        st.button("Try again", key="again")
+    except Exception as error:  # noqa: BLE001 — its text may hold what people wrote
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        _log.error("defect: %s at %s:%s", type(error).__name__, place.filename, place.lineno)
+        draw.alert("bad", "Something went wrong on our side", "The log of the interface says where.")
 
 
 def show(error: ApiError) -> None:

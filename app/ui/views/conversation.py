@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from app.client import ApiError, Role, View
+from app.client import Role, View
 from app.ui import chat, composer, draw, history, problems, session
 from app.ui.insights_tab import insights_tab
 from app.ui.summary_tab import summary_tab
@@ -45,10 +45,8 @@ def _ended(conversation_id: str, view: View) -> bool:
 
 @st.fragment(run_every=1.0)
 def _live(conversation_id: str) -> None:
-    try:
+    with problems.told():
         _draw(conversation_id, session.follow(conversation_id).wait(PATIENCE_S))
-    except ApiError as error:
-        problems.show(error)
 
 
 def _draw(conversation_id: str, view: View) -> None:
