@@ -43,6 +43,6 @@ def insights_tab(conversation_id: str, view: View, messages: Sequence[Message]) 
             with st.spinner("Reading the conversation ..."):
                 made = session.client().analyze(conversation_id, force=bool(found))
             st.session_state[STATE] = (conversation_id, view.message_count, made)
-            st.rerun(scope="fragment")
+            st.rerun()
     except ApiError as error:
         problems.show(error)

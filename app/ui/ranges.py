@@ -1,32 +1,58 @@
 """The range of time that a page is about."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 
 import streamlit as st
 
-DAYS = {"7 days": 7, "30 days": 30, "90 days": 90, "1 year": 365, "All": None}
+from app.ui import draw
+
+DAYS = {"7 days": 7, "30 days": 30, "90 days": 90, "1 year": 365}
+DATES = "Dates"
 
 
-def choose(key: str, usual: str = "30 days") -> dict[str, str]:
-    """Draws the choice of a range and returns it as ``from_`` and ``to``, in whole hours."""
-    chosen = st.segmented_control("Range", list(DAYS), default=usual, key=key, required=True) or usual
-    return since(DAYS[chosen])
+def choose(key: str, usual: str, *, longest: int = 10_000) -> dict[str, str]:
+    """Draws the choice of a range and returns it as ``from_`` and ``to``; empty stands for what the API takes for usual.
+
+    Ranges of more than ``longest`` days are not offered.
+    """
+    names = [usual, *(name for name, days in DAYS.items() if name != usual and days <= longest), DATES]
+    names.sort(key=lambda name: (name == DATES, DAYS.get(name, 0)))
+    chosen = st.segmented_control("Range", names, default=usual, key=f"{key}-{len(names)}", required=True) or usual
+    if chosen in DAYS:
+        return _last(DAYS[chosen])
+    if chosen != DATES:
+        return {}
+    first = st.date_input("From", value=None, key=f"{key}-from")
+    last = st.date_input("To", value=None, key=f"{key}-to")
+    found = {"from_": day(first), "to": day(last, after=1)}
+    return {name: value for name, value in found.items() if value}
 
 
-def since(days: int | None) -> dict[str, str]:
+def day(value: date | None, *, after: int = 0) -> str | None:
+    """Returns when a day of the browser's time zone begins, or one some days later."""
+    if value is None:
+        return None
+    begun = datetime.combine(value + timedelta(days=after), time(), draw.zone()).astimezone(UTC)
+    return begun.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _last(days: int) -> dict[str, str]:
     """Returns the last days, up to the end of this hour."""
     end = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
-    begun = end - timedelta(days=days) if days else datetime(2000, 1, 1, tzinfo=UTC)
-    return {"from_": f"{begun:%Y-%m-%dT%H:%M:%SZ}", "to": f"{end:%Y-%m-%dT%H:%M:%SZ}"}
+    return {"from_": f"{end - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}", "to": f"{end:%Y-%m-%dT%H:%M:%SZ}"}
 
 
-def label(time: datetime, interval: str) -> str:
-    """Returns the beginning of an interval, which is one of UTC, as it stands at an axis."""
+def label(begun: datetime, interval: str) -> str:
+    """Returns the beginning of an interval, which is one of UTC, in words."""
     return (
-        f"{time:%d %b %H:%M}" if interval == "hour" else f"{time:%b %Y}" if interval == "month" else f"{time:%d %b %Y}"
+        f"{begun:%d %b %H:%M}"
+        if interval == "hour"
+        else f"{begun:%b %Y}"
+        if interval == "month"
+        else f"{begun:%d %b %Y}"
     )
 
 
 def share(part: int, whole: int) -> str:
     """Returns a share as a percentage."""
-    return f"{part / whole:.0%}" if whole else "-"
+    return f"{part / whole:.0%}" if whole else draw.NOTHING

@@ -39,7 +39,8 @@ def test_a_key_signs_in_and_stays_out_of_the_page(visit: Visits, workspace: Work
     assert workspace.keys[Role.VIEWER] not in seen.html
     seen.click("Sign out")
     assert "You are signed out." in seen.text
-    assert [name for name in seen.at.session_state.filtered_state if name != "ended"] == []
+    assert "credential" not in seen.at.session_state
+    assert "me" not in seen.at.session_state
 
 
 async def test_the_list_is_searched_and_filtered(visit: Visits, workspace: Workspace) -> None:
@@ -47,9 +48,9 @@ async def test_the_list_is_searched_and_filtered(visit: Visits, workspace: Works
     await workspace.editor.post("/chats/summarize", json={"conversation_id": "c1"})
     seen = visit(Role.VIEWER).run()
     assert all(part in seen.text for part in ("c1", "ana", "3 messages", "resolved"))
-    assert seen.labels == ["Sign out", "Open"]
+    assert sorted(seen.labels) == ["Open", "Sign out"]
     seen.at.text_input(key="f-q").input("refund -parcel")
-    assert "I have refunded" in seen.run().text.replace("  ", " ")
+    assert "have refunded 25 dollars" in seen.run().text
     seen.at.selectbox(key="f-outcome").select("no")
     assert "Nothing matches" in seen.run().text
     assert "3 messages" in seen.click("Clear the filters").text
@@ -85,8 +86,10 @@ async def test_what_is_written_appears_and_a_viewer_writes_nothing(visit: Visits
 
 
 async def test_evidence_far_back_is_a_button_that_leads_to_its_part(visit: Visits, workspace: Workspace) -> None:
-    batch = [message("long", f"m{n}", message_content=f"Line {n}", timestamp=f"2026-11-01T10:{n // 60:02}:{n % 60:02}Z")
-             for n in range(450)]
+    batch = [
+        message("long", f"m{n}", message_content=f"Line {n}", timestamp=f"2026-11-01T10:{n // 60:02}:{n % 60:02}Z")
+        for n in range(450)
+    ]
     batch[3]["message_content"] = "Can I get a refund?"
     await workspace.editor.post("/chats", json=batch)
     await workspace.editor.post("/chats/summarize", json={"conversation_id": "long"})

@@ -1,25 +1,16 @@
 """The list of conversations, with search and filters."""
 
-from datetime import UTC, date, datetime, time, timedelta
 from html import escape
 from typing import Any
 
 import streamlit as st
 
 from app.client import ConversationItem, Outcome, Role, Sentiment
-from app.ui import draw, jobs, session
+from app.ui import draw, jobs, ranges, session
 
 PAGE = "views/conversation.py"
 STATE = "conversations"
 ANY = "Any"
-
-
-def _day(value: date | None, *, after: int = 0) -> str | None:
-    """Returns when a day of the browser's time zone begins, or one some days later."""
-    if value is None:
-        return None
-    begun = datetime.combine(value + timedelta(days=after), time(), draw.zone()).astimezone(UTC)
-    return begun.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _filters() -> dict[str, Any]:
@@ -41,8 +32,8 @@ def _filters() -> dict[str, Any]:
         "keyword": named.strip(),
         "sentiment": None if sentiment == ANY else str(sentiment),
         "outcome": None if outcome == ANY else str(outcome),
-        "from": _day(first),
-        "to": _day(last, after=1),
+        "from": ranges.day(first),
+        "to": ranges.day(last, after=1),
     }
     return {name: value for name, value in given.items() if value}
 

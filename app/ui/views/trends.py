@@ -8,7 +8,8 @@ from app.client import Trends
 from app.ui import draw, ranges, session
 
 METRICS = {"volume": "Volume", "sentiment": "Sentiment", "outcome": "Outcome", "keywords": "Keywords"}
-INTERVALS = ["hour", "day", "week", "month"]
+INTERVALS = {"hour": 80, "day": 1_900, "week": 10_000, "month": 10_000}
+"""How many days of each the API counts at once."""
 LINES = 8
 """How many keywords are drawn as lines."""
 
@@ -97,8 +98,8 @@ def show() -> None:
         metric = st.segmented_control(
             "Metric", list(METRICS), default="volume", format_func=lambda each: METRICS[each], required=True
         )
-        interval = st.segmented_control("Interval", INTERVALS, default="day", required=True) or "day"
-        query = ranges.choose("trends-range")
+        interval = st.segmented_control("Interval", list(INTERVALS), default="day", required=True) or "day"
+        query = ranges.choose("trends-range", "Newest", longest=INTERVALS[interval])
     with st.spinner("Counting ..."):
         found = session.client().trends(metric=metric, interval=interval, **query)
     totals = found["totals"]

@@ -58,7 +58,7 @@ def _budgets(found: Usage) -> None:
 def show() -> None:
     """Draws the page."""
     draw.title("Usage and cost", "Calls of models by day, in UTC.")
-    query = ranges.choose("usage-range")
+    query = ranges.choose("usage-range", "30 days")
     with st.spinner("Counting ..."):
         found = session.client().usage(**query)
     draw.metrics(

@@ -26,8 +26,16 @@ def _make() -> None:
 
 def _row(hook: dict[str, Any]) -> None:
     with st.container(border=True, horizontal=True, vertical_alignment="center", wrap=False):
-        events = hook.get("events") or hook.get("event_types") or []
-        st.html(f"<strong>{draw.name(str(hook.get('url', '')))}</strong>{draw.chips(map(str, events))}")
+        state = (
+            ""
+            if hook.get("enabled", True)
+            else draw.badge(f"disabled: {hook.get('disabled_reason') or 'by hand'}", "bad")
+        )
+        failing = draw.badge("failing", "warn") if hook.get("failing_since") and not state else ""
+        st.html(
+            f'<div class="ci-item-head"><strong>{draw.name(str(hook.get("url", "")))}</strong>{state}{failing}</div>'
+            + draw.chips(map(str, hook.get("events") or []))
+        )
         if st.button("Delete", key=f"delete-{hook.get('id')}"):
             session.client().delete_webhook(str(hook.get("id")))
             st.rerun()
