@@ -11,7 +11,7 @@ DATES = "Dates"
 
 
 def choose(key: str, usual: str, *, longest: int = 10_000) -> dict[str, str]:
-    """Draws the choice of a range and returns it as ``from_`` and ``to``; empty stands for what the API takes for usual.
+    """Draws the choice of a range and returns it as ``from_`` and ``to``; empty is what the API chooses.
 
     Ranges of more than ``longest`` days are not offered.
     """
