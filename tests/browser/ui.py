@@ -73,7 +73,8 @@ class Visitor:
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
 
     def _note(self, request: Any) -> None:
-        if not request.url.startswith((UI, drive.SERVICE, "data:", "blob:", *drive.PROVIDERS.values())):
+        ours = request.frame.url.startswith(UI)
+        if ours and not request.url.startswith((UI, drive.SERVICE, "data:", "blob:", *drive.PROVIDERS.values())):
             self.foreign.append(request.url)
 
     def see(self, text: str) -> Any:
@@ -167,12 +168,12 @@ def writes_as_both_sides(visitor: Visitor) -> None:
     box.fill("Hi, my parcel has not arrived. Can I get a refund?")
     box.press("Enter")
     visitor.page.locator(".ci-customer", has_text="my parcel has not arrived").wait_for()
-    visitor.see("unanswered")  # the summary was made while looking
     visitor.page.get_by_role("radio", name="Agent").or_(visitor.page.get_by_role("button", name="Agent")).first.click()
     visitor.rest()
     box.fill("I am sorry. It is lost, so I have refunded 25 dollars to your card.")
     box.press("Enter")
     visitor.page.locator(".ci-agent", has_text="refunded 25 dollars").wait_for()
+    # The summary is made while looking.
     expect(visitor.page.locator(".ci-points .ci-badge", has_text=re.compile("^answered$"))).to_be_visible()
     visitor.api.say("live-1", "Perfect, thank you so much!")
     visitor.page.locator(".ci-customer", has_text="Perfect, thank you").wait_for()
@@ -201,7 +202,8 @@ def drops_a_file(visitor: Visitor) -> None:
     visitor.sign_in("/import")
     visitor.page.locator('[data-testid="stFileUploaderDropzone"]').wait_for()
     dropped = visitor.page.evaluate_handle(
-        "text => { const d = new DataTransfer(); d.items.add(new File([text], 'mine.csv', {type: 'text/csv'})); return d }",
+        """text => { const moved = new DataTransfer();
+            moved.items.add(new File([text], 'mine.csv', {type: 'text/csv'})); return moved }""",
         "\n".join(rows),
     )
     visitor.page.dispatch_event('[data-testid="stFileUploaderDropzone"]', "drop", {"dataTransfer": dropped})
@@ -233,9 +235,9 @@ def sees_hostile_text_as_text(visitor: Visitor) -> None:
     visitor.api("POST", "/chats/insights", {"conversation_id": name})
     visitor.api("POST", "/auth/keys", {"name": re.sub(r"[\x00-\x1f]", "", name), "role": "viewer"})
     visitor.sign_in()
-    visitor.page.get_by_label("Search").fill("refund constructor")
+    visitor.page.get_by_label("Search").fill("refund click")
     visitor.page.keyboard.press("Enter")
-    visitor.see("window.hacked")
+    visitor.page.locator(".ci-snippet", has_text="refund").first.wait_for()
     visitor.rest()
     visitor.is_safe()
     visitor.page.locator(".st-key-open-0 button").click()
@@ -275,7 +277,6 @@ def looks_at_trends(visitor: Visitor) -> None:
     visitor.sign_in("/trends")
     visitor.see("Share analysed")
     visitor.page.get_by_text("Outcome", exact=True).click()
-    visitor.page.get_by_text("week", exact=True).click()
     visitor.see("In the whole range")
     visitor.rest()
     visitor.show("trends")
@@ -427,11 +428,11 @@ def main(shots: Path, only: str) -> int:
         scenarios: list[tuple[Callable[..., None], tuple[Any, ...], dict[str, Any]]] = [
             (signs_in_and_out, (), {}),
             (searches_and_filters, (), {}),
+            (looks_at_trends, (), {}),
             (follows_evidence, (), {}),
             (writes_as_both_sides, (), {}),
             (drops_a_file, (), {}),
             (looks_at_the_workspace, (), {}),
-            (looks_at_trends, (), {}),
             (makes_a_key, (), {}),
             (in_the_dark, (), {"color_scheme": "dark"}),
             (on_a_phone, (), {"viewport": {"width": 390, "height": 844}}),

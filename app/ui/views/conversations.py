@@ -39,8 +39,8 @@ def _filters() -> dict[str, Any]:
 
 
 def _clear() -> None:
-    for key in [key for key in st.session_state if str(key).startswith("f-")]:
-        del st.session_state[key]
+    blank = {"f-sentiment": ANY, "f-outcome": ANY, "f-from": None, "f-to": None}
+    st.session_state.update({"f-q": "", "f-user": "", "f-keyword": "", **blank})
 
 
 def _item(item: ConversationItem, place: int) -> None:
