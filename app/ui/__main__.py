@@ -42,6 +42,7 @@ def options(address: str, port: int, ui_url: str) -> dict[str, Any]:
         "runner.magicEnabled": False,
         "theme.baseRadius": "8px",
         "theme.showWidgetBorder": True,
+        "theme.chartCategoricalColors": ["#3c6fe0", "#2e9e6b", "#d19a2a", "#d2524b", "#8a5fd0", "#2b9fb3", "#8a93a6"],
         "theme.light.primaryColor": ACCENT,
         "theme.light.secondaryBackgroundColor": "#f4f5f8",
         "theme.light.textColor": "#1c2333",

@@ -169,7 +169,7 @@ def _course(found: Insights, messages: Sequence[Message]) -> None:
             "layer": [
                 {"mark": {"type": "rule", "strokeDash": [4, 4], "color": "#8a93a6"}, "encoding": {"y": {"datum": 0}}},
                 {
-                    "mark": {"type": "line", "point": {"size": 60}, "color": "#3c6fe0"},
+                    "mark": {"type": "line", "point": {"size": 60}},
                     "encoding": {
                         "x": {
                             "field": "number",

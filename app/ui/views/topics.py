@@ -25,8 +25,8 @@ def show() -> None:
         ("Conversations", f"{found['conversations']:,}"),
         ("With a topic", ranges.share(found["assigned"], found["conversations"])),
         ("Topics", f"{len(found['data']):,}"),
-        ("Found at", draw.when(found["updated_at"])),
     )
+    st.html(f'<p class="ci-note">As of {draw.when(found["updated_at"])}.</p>')
     most = max(topic["share"] for topic in found["data"]) or 1
     for place, topic in enumerate(found["data"]):
         with st.container(border=True):
