@@ -397,6 +397,7 @@ def prepare(folder: Path) -> str:
 
 def main(shots: Path, only: str) -> int:
     """Returns how many scenarios failed."""
+    os.environ |= {"UI_URL": UI, "UI_PORT": "8501", "API_URL": drive.SERVICE}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ui-")))
         for name in ("service", "worker", "ui"):
@@ -409,7 +410,7 @@ def main(shots: Path, only: str) -> int:
         worker = [python, "-m", "app", "work"]
         stack.enter_context(drive.process(worker, f"{drive.SERVICE}/livez", folder / "worker.log", **data))
         interface = [python, "-m", "app", "ui"]
-        where = {**data, "API_URL": drive.SERVICE, "UI_PORT": "8501", "HOST": "127.0.0.1"}
+        where = {**data, "HOST": "127.0.0.1"}
         stack.enter_context(drive.process(interface, f"{UI}/_stcore/health", folder / "ui.log", **where))
         api("POST", "/chats/summarize", {"conversation_id": "abcd-3592"})
         job = api("POST", "/jobs/summarize", {"filter": {}})
