@@ -277,6 +277,7 @@ def looks_at_trends(visitor: Visitor) -> None:
     visitor.sign_in("/trends")
     visitor.see("Share analysed")
     visitor.page.get_by_text("Outcome", exact=True).click()
+    visitor.page.get_by_text("hour", exact=True).click()
     visitor.see("In the whole range")
     visitor.rest()
     visitor.show("trends")

@@ -33,7 +33,7 @@ class Serving:
 @contextmanager
 def serving(settings: Settings, **environment: str) -> Iterator[Serving]:
     """Runs the service on the database of the settings, with a configuration of its own otherwise."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
+    with socket.create_server(("127.0.0.1", int(environment.pop("PORT", 0)))) as probe:
         port = probe.getsockname()[1]
     # With several processes, it is the first one to be ready that says so.
     ready = b"Application startup complete" if "WEB_CONCURRENCY" in environment else b"Uvicorn running"

@@ -14,7 +14,7 @@ ANY = "Any"
 
 
 def _filters() -> dict[str, Any]:
-    with st.container(border=True):
+    with st.container(border=True, key="filters"):
         words, user, keyword = st.columns([2.4, 1, 1])
         q = words.text_input("Search", placeholder='words, "a phrase", or, -not', key="f-q", max_chars=512)
         user_id = user.text_input("Person", placeholder="user id", key="f-user", max_chars=255)
