@@ -15,10 +15,11 @@ import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import drive
+import drive  # type: ignore[import-not-found]
 from playwright.sync_api import expect, sync_playwright  # type: ignore[import-not-found]
 
 UI = "http://localhost:8501"
@@ -69,13 +70,17 @@ class Visitor:
         self.foreign: list[str] = []
         self.wrong: list[str] = []
         self.context.on("request", self._note)
-        self.page.on("dialog", lambda dialog: (self.wrong.append("dialog"), dialog.dismiss()))
+        self.page.on("dialog", self._refuse)
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
 
     def _note(self, request: Any) -> None:
         ours = request.frame.url.startswith(UI)
         if ours and not request.url.startswith((UI, drive.SERVICE, "data:", "blob:", *drive.PROVIDERS.values())):
             self.foreign.append(request.url)
+
+    def _refuse(self, dialog: Any) -> None:
+        self.wrong.append("dialog")
+        dialog.dismiss()
 
     def see(self, text: str) -> Any:
         """Waits until a text is to be seen."""
@@ -361,7 +366,7 @@ class Report:
 
     def __init__(self, browser: Any, api: Api, shots: Path) -> None:
         self.failures = 0
-        self._visitor = lambda **context: Visitor(browser, api, shots, **context)
+        self._visitor = partial(Visitor, browser, api, shots)
 
     def check(self, scenario: Callable[..., None], *more: Any, **context: Any) -> None:
         """Runs a scenario in a fresh browser, which may ask nothing of anybody else."""

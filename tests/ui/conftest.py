@@ -1,5 +1,6 @@
 """The interface's pages, run as for a browser, against a real API on a loopback port."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from html import unescape
@@ -73,6 +74,24 @@ class Visit:
 
 
 Visits = Callable[..., Visit]
+
+
+def quiet() -> None:
+    """Undoes what Streamlit does to others' loggers: servers of other tests would write down every URL."""
+    for name in ("uvicorn", "uvicorn.access", "uvicorn.asgi", "uvicorn.error", "websockets"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.NOTSET)
+        logger.propagate = True
+
+
+quiet()
+
+
+@pytest.fixture(autouse=True)
+def quiet_afterwards() -> Iterator[None]:
+    yield
+    quiet()
 
 
 @pytest.fixture
