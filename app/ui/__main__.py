@@ -11,7 +11,7 @@ from starlette.middleware import Middleware
 from app.ui import session
 from app.ui.front_door import FrontDoor
 
-UPLOAD_MB = 512
+UPLOAD_MB = 500
 """The longest CSV that a browser may bring: it is kept in memory until its page is left. The API takes any length."""
 ACCENT, ACCENT_DARK = "#2f5fd0", "#8fb0ff"
 
