@@ -40,8 +40,7 @@ class Quotes:
             for place, (message_id, said) in enumerate(list(self.elsewhere.items())[:20]):
                 with st.container(horizontal=True, vertical_alignment="center"):
                     st.html(f'<span class="ci-quote">“{draw.text(said)}”</span>')
-                    if st.button("Show", key=f"{state}-{place}"):
-                        go(message_id)
+                    st.button("Show", key=f"{state}-{place}", on_click=go, args=(message_id,))
 
 
 def _section(heading: str, content: str) -> str:

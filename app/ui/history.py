@@ -2,10 +2,10 @@
 
 import streamlit as st
 
-from app.client import ConversationPage
-from app.ui import chat, session
+from app.client import ApiError, ConversationPage
+from app.ui import chat, problems, session
 
-STATE = "history"
+STATE, TROUBLE = "history", "history-trouble"
 SIZE = 200
 """How many messages a part has."""
 
@@ -17,10 +17,19 @@ class History:
         self.conversation_id = conversation_id
         self.cursors: list[str | None] = [None]
         self.hit = ""
+        self._loaded: tuple[str | None, ConversationPage] | None = None
 
     def load(self) -> ConversationPage:
-        """Returns the part."""
-        return session.client().conversation(self.conversation_id, limit=SIZE, cursor=self.cursors[-1])
+        """Returns the part; it is asked for once, however often it is drawn."""
+        if self._loaded is None or self._loaded[0] != self.cursors[-1]:
+            page = session.client().conversation(self.conversation_id, limit=SIZE, cursor=self.cursors[-1])
+            self._loaded = self.cursors[-1], page
+        return self._loaded[1]
+
+    def turn(self, later: str | None) -> None:
+        """Goes to the part that begins at a cursor, or to the one before."""
+        self.cursors = [*self.cursors, later] if later else self.cursors[:-1]
+        self.hit = ""
 
     def find(self, message_id: str) -> None:
         """Goes to the part with a message, or to the last one if the message is gone."""
@@ -39,12 +48,26 @@ def shown(conversation_id: str) -> History | None:
 
 
 def go(conversation_id: str, message_id: str = "") -> None:
-    """Shows the part with a message, or the first one."""
+    """Shows the part with a message, or the first one, when the page is drawn next."""
     history = History(conversation_id)
-    if message_id:
-        history.find(message_id)
+    try:
+        if message_id:
+            history.find(message_id)
+    except ApiError as error:
+        st.session_state[TROUBLE] = error
+        return
     st.session_state[STATE] = history
-    st.rerun()
+
+
+def newest() -> None:
+    """Shows the newest messages again."""
+    del st.session_state[STATE]
+
+
+def trouble() -> None:
+    """Draws what kept a message from being found."""
+    if error := st.session_state.pop(TROUBLE, None):
+        problems.show(error)
 
 
 def draw_part(history: History, page: ConversationPage) -> None:
@@ -57,14 +80,6 @@ def draw_part(history: History, page: ConversationPage) -> None:
         messages = messages[place - 2 :]
     chat.show(messages, f"chat-part-{len(history.cursors)}", hit=history.hit, follow=False)
     with st.container(horizontal=True):
-        if st.button("Earlier", disabled=len(history.cursors) < 2):
-            history.cursors.pop()
-            history.hit = ""
-            st.rerun()
-        if st.button("Later", disabled=not page["has_more"]):
-            history.cursors.append(page["next_cursor"])
-            history.hit = ""
-            st.rerun()
-        if st.button("Newest, live", type="primary"):
-            del st.session_state[STATE]
-            st.rerun()
+        st.button("Earlier", disabled=len(history.cursors) < 2, on_click=history.turn, args=(None,))
+        st.button("Later", disabled=not page["has_more"], on_click=history.turn, args=(page["next_cursor"],))
+        st.button("Newest, live", type="primary", on_click=newest)

@@ -1,6 +1,7 @@
 """A conversation's insights beside it."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import streamlit as st
 
@@ -28,21 +29,28 @@ def _load(conversation_id: str, count: int) -> Insights | None:
 
 
 def insights_tab(conversation_id: str, view: View, messages: Sequence[Message]) -> None:
-    """Draws the insights, and what makes them."""
-    try:
-        found = _load(conversation_id, view.message_count)
-        if found:
-            quotes = analyses.Quotes(messages)
-            analyses.insights(found, messages, quotes)
-            quotes.buttons("insights", lambda message_id: history.go(conversation_id, message_id))
-        else:
+    """Draws the insights, and what makes them; raises ``ApiError``."""
+    place = st.container()
+    known = _load(conversation_id, view.message_count)
+    kind: Literal["primary", "secondary"]
+    label, kind = ("Analyse again", "secondary") if known else ("Analyse", "primary")
+    wanted = session.may(Role.EDITOR) and st.button(label, type=kind)
+    with place:
+        found = _make(conversation_id, view.message_count, force=bool(known)) if wanted else known
+        if found is None:
             draw.empty("No insights yet", "They tell how the customer felt, and whether they got what they came for.")
-        if session.may(Role.EDITOR) and st.button(
-            "Analyse again" if found else "Analyse", type="secondary" if found else "primary"
-        ):
-            with st.spinner("Reading the conversation ..."):
-                made = session.client().analyze(conversation_id, force=bool(found))
-            st.session_state[STATE] = (conversation_id, view.message_count, made)
-            st.rerun()
+            return
+        quotes = analyses.Quotes(messages)
+        analyses.insights(found, messages, quotes)
+        quotes.buttons("insights", lambda message_id: history.go(conversation_id, message_id))
+
+
+def _make(conversation_id: str, count: int, *, force: bool) -> Insights | None:
+    try:
+        with st.spinner("Reading the conversation ..."):
+            made = session.client().analyze(conversation_id, force=force)
     except ApiError as error:
         problems.show(error)
+        return None
+    st.session_state[STATE] = (conversation_id, count, made)
+    return made

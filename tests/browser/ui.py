@@ -6,6 +6,7 @@
 import json
 import logging
 import os
+import random
 import re
 import signal
 import subprocess
@@ -15,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,18 @@ HOSTILE = (
     " &lt;img src=x&gt; &#60;b&#62; {{constructor.constructor('window.hacked=5')()}} datum.x; \u202egnp.exe\u2069\u200b"
     " </div></bdi><h1>out</h1>"
 )
+TALES = [
+    [
+        "My parcel has not arrived. Can I get a refund?",
+        "I have refunded 25 dollars to your card.",
+        "Perfect, thank you!",
+    ],
+    ["The shoes are the wrong size.", "I have sent you a new pair, it arrives on Friday.", "Great, thanks a lot!"],
+    ["I was charged twice, this is unacceptable!", "I am sorry, I cannot refund that.", "Terrible. I want to cancel."],
+    ["My invoice shows the wrong address.", "I will check with billing and let you know tomorrow.", "OK, please do."],
+    ["Do you deliver to Norway?", "Yes, we deliver to Norway within five days.", "Good to know."],
+]
+"""What customers and agents say in the last thirty days, for pages about time."""
 ADMIN_PAGES = ("Usage and cost", "API keys", "Members", "Audit log")
 
 log = logging.getLogger("browser")
@@ -117,6 +131,23 @@ class Visitor:
         assert self.page.locator(selector).count() == 0, self.page.locator(selector).first.evaluate("e => e.outerHTML")
         assert not self.foreign, self.foreign
         assert not self.wrong, self.wrong
+
+
+def tell_tales(api: Api) -> None:
+    """Stores conversations of the last thirty days, the same ones for every run of a day."""
+    chance = random.Random(1)
+    now = datetime.now(UTC)
+    messages = []
+    for number in range(150):
+        begun = now - timedelta(days=chance.triangular(0, 29, 4), hours=1)
+        tale = chance.choices(TALES, (8, 6, 3, 3, 4))[0]
+        for place, text in enumerate(tale):
+            sender = ("bob", "support_agent") if place == 1 else (f"customer-{number % 40}", "customer")
+            sent = begun + timedelta(minutes=place)
+            message = {"conversation_id": f"order-{1000 + number}", "message_content": text}
+            message |= {"user_id": sender[0], "user_type": sender[1], "timestamp": f"{sent:%Y-%m-%dT%H:%M:%SZ}"}
+            messages.append(message)
+    api("POST", "/chats", messages)
 
 
 def signs_in_and_out(visitor: Visitor) -> None:
@@ -221,6 +252,7 @@ def drops_a_file(visitor: Visitor) -> None:
     visitor.see("3 rows read")
     visitor.see("Input should be 'customer' or 'support_agent'")
     assert visitor.page.locator(".ci-table td.ci-number").inner_text() == "5"
+    visitor.page.set_viewport_size({"width": 1280, "height": 1060})
     visitor.rest()
     visitor.show("import")
     stored = visitor.api("GET", "/chats/t1")["messages"]
@@ -263,8 +295,8 @@ def sees_hostile_text_as_text(visitor: Visitor) -> None:
         visitor.menu(page)
         visitor.is_safe()
     # What the policy says holds even for a page of ours that would try.
-    refused = "() => { try { return eval('1') } catch (error) { return 'refused' } }"
-    assert visitor.page.evaluate(refused) == "refused"
+    inline = "const s = document.createElement('script'); s.textContent = 'window.hacked = 6'; document.body.append(s)"
+    assert visitor.page.evaluate(f"() => {{ {inline}; return window.hacked }}") is None
     load = f"""() => new Promise(done => {{ const i = new Image(); i.onload = () => done('loaded');
         i.onerror = () => done('refused'); i.src = 'https://{EVIL}/x.png' }})"""
     assert visitor.page.evaluate(load) == "refused"
@@ -282,8 +314,8 @@ def looks_at_trends(visitor: Visitor) -> None:
     visitor.sign_in("/trends")
     visitor.see("Share analysed")
     visitor.page.get_by_text("Outcome", exact=True).click()
-    visitor.page.get_by_text("hour", exact=True).click()
     visitor.see("In the whole range")
+    visitor.page.set_viewport_size({"width": 1280, "height": 1060})
     visitor.rest()
     visitor.show("trends")
 
@@ -418,6 +450,7 @@ def main(shots: Path, only: str) -> int:
         interface = [python, "-m", "app", "ui"]
         where = {**data, "HOST": "127.0.0.1"}
         stack.enter_context(drive.process(interface, f"{UI}/_stcore/health", folder / "ui.log", **where))
+        tell_tales(api)
         api("POST", "/chats/summarize", {"conversation_id": "abcd-3592"})
         job = api("POST", "/jobs/summarize", {"filter": {}})
         while api("GET", f"/jobs/{job['id']}")["status"] in ("queued", "running"):

@@ -37,9 +37,7 @@ def _ended(conversation_id: str, view: View) -> bool:
         composer.show(conversation_id, view)
         return True
     problems.show(view.error)
-    if st.button("Try again"):
-        session.unfollow()
-        st.rerun()
+    st.button("Try again", on_click=session.unfollow)
     return True
 
 
@@ -53,6 +51,7 @@ def _draw(conversation_id: str, view: View) -> None:
     _head(conversation_id, view)
     if _ended(conversation_id, view):
         return
+    history.trouble()
     part = history.shown(conversation_id)
     page = part.load() if part else None
     messages = page["messages"] if page else view.messages
@@ -65,8 +64,7 @@ def _draw(conversation_id: str, view: View) -> None:
                 note = f"The newest {len(view.messages):,} of {view.message_count:,} messages."
                 with st.container(horizontal=True, vertical_alignment="center"):
                     st.html(f'<span class="ci-note">{note}</span>')
-                    if st.button("From the beginning"):
-                        history.go(conversation_id)
+                    st.button("From the beginning", on_click=history.go, args=(conversation_id,))
             chat.show(view.messages, "chat")
             if session.may(Role.EDITOR):
                 composer.show(conversation_id, view)
