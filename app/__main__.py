@@ -12,7 +12,16 @@ from app.errors import ConfigurationError, Problem
 from app.logs import configure_logs
 
 cli = typer.Typer(help="Chat Summarization and Insights API.", no_args_is_help=True, pretty_exceptions_enable=False)
-for command in (server.serve, server.work, server.migrate, server.demo, data.seed, data.evaluate, doctor.doctor):
+for command in (
+    server.serve,
+    server.work,
+    server.ui,
+    server.migrate,
+    server.demo,
+    data.seed,
+    data.evaluate,
+    doctor.doctor,
+):
     cli.command()(command)
 cli.add_typer(workspaces.group, name="workspaces")
 cli.add_typer(keys.group, name="keys")

@@ -1,4 +1,4 @@
-"""The first minutes: sample conversations stored, one of them found, summarised and analysed; a worker beside."""
+"""The first minutes: sample conversations stored, one of them found, summarised and analysed; what else is run."""
 
 import subprocess
 import sys
@@ -34,25 +34,26 @@ SAMPLES = [
 CONVERSATION = "abcd-3592"
 SEARCH = '"wrong size" or refund'
 PAUSE_S = 1.0
-"""How long a worker that ended stays so at the most; one that cannot start is started as often."""
+"""How long what ended stays so at the most; one that cannot start is started as often."""
 
 _log = structlog.get_logger(__name__)
 
 
 @contextmanager
-def worker_beside() -> Iterator[None]:
-    """Runs a worker, again whenever it ends; a process of its own: a job that ends it leaves the API alone."""
+def beside(command: str) -> Iterator[None]:
+    """Runs a command, again whenever it ends; a process of its own: a job that ends a worker leaves the API alone."""
     stopping = Event()
 
     def keep() -> None:
         while not stopping.is_set():
             # In a session of its own, where Ctrl-C does not end it before the server.
-            with subprocess.Popen([sys.executable, "-m", "app", "work"], start_new_session=True) as worker:
-                while not stopping.wait(PAUSE_S) and worker.poll() is None:
+            own = [sys.executable, "-m", "app", command]
+            with subprocess.Popen(own, start_new_session=True) as process:  # noqa: S603 — no shell, our own words
+                while not stopping.wait(PAUSE_S) and process.poll() is None:
                     pass
-                worker.terminate()
+                process.terminate()
             if not stopping.is_set():
-                _log.warning("worker_ended", code=worker.returncode)
+                _log.warning("process_ended", command=command, code=process.returncode)
 
     keeper = Thread(target=keep)
     keeper.start()

@@ -85,6 +85,7 @@ class Services:
     workspaces: WorkspaceService
     queue_connection: Callable[[], AbstractAsyncContextManager[Any]]
     base_url: str
+    ui_url: str
     cors_origins: tuple[str, ...]
     trusted_proxies: tuple[str, ...]
     max_body_bytes: int
@@ -184,6 +185,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             workspaces=workspaces,
             queue_connection=db.alone,
             base_url=settings.base_url,
+            ui_url=settings.ui_base_url,
             cors_origins=settings.cors_origins,
             trusted_proxies=settings.trusted_proxies,
             max_body_bytes=settings.max_body_bytes,

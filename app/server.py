@@ -33,16 +33,18 @@ METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that prometheus-client looks at when it is imported, which is too early in this process."""
 
 
-def check_address(settings: Settings) -> None:
-    """Raises ``ConfigurationError`` if the server could not listen, before a minute is spent on getting there."""
+def check_address(settings: Settings, port_setting: str = "port") -> None:
+    """Raises ``ConfigurationError`` if a server could not listen, before a minute is spent on getting there."""
+    port = getattr(settings, port_setting)
     try:
-        family, kind, _, _, address = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0]
+        family, kind, _, _, address = socket.getaddrinfo(settings.host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
     except OSError as error:
-        where = f"{settings.host}, port {settings.port}"
-        raise ConfigurationError(f"Cannot listen on {where}: {error.strerror}. Set HOST or PORT to others.") from None
+        where = f"{settings.host}, port {port}"
+        advice = f"Set HOST or {port_setting.upper()} to others."
+        raise ConfigurationError(f"Cannot listen on {where}: {error.strerror}. {advice}") from None
 
 
 @contextmanager

@@ -47,6 +47,17 @@ def check_origin(value: str) -> str:
     return _check_scheme(value)
 
 
+_PLACE = re.compile(r"(?:/[\w.~-]*[\w~-][\w.~-]*)*", re.ASCII)
+
+
+def _check_place(value: str) -> str:
+    value = value.rstrip("/")
+    path = urlsplit(value).path
+    if not _PLACE.fullmatch(path) or "?" in value or "#" in value:
+        raise ValueError("must be an origin, or one with a plain path such as https://chat.example.com/ui")
+    return check_origin(value.removesuffix(path)) + path
+
+
 def _check_issuer(value: str) -> str:
     if not _has_host(value):
         raise ValueError("must be a URL such as https://accounts.google.com, without a name or a password")
@@ -125,6 +136,9 @@ class Settings(BaseSettings):
     port: Annotated[int, Field(ge=1, le=65_535)] = 8000
     web_concurrency: Annotated[int, Field(ge=1, le=256)] = 1
     shutdown_delay_s: Annotated[float, Field(ge=0, le=300)] = 5.0
+    api_url: Annotated[str | None, Field(pattern=r"^https?://[^/?#@\s]+$")] = None
+    ui_port: Annotated[int, Field(ge=1, le=65_535)] = 8501
+    ui_url: Annotated[str | None, AfterValidator(lambda value: value and _check_place(value))] = None
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
     metrics_token: Annotated[SecretStr | None, Field(min_length=16, max_length=255)] = None
     worker_metrics_port: Annotated[int | None, Field(ge=1, le=65_535)] = None
@@ -206,6 +220,11 @@ class Settings(BaseSettings):
     def base_url(self) -> str:
         """Where browsers reach the service: an origin."""
         return self.public_base_url or f"http://localhost:{self.port}"
+
+    @property
+    def ui_base_url(self) -> str:
+        """Where browsers reach the interface: an origin, and a path if it has one."""
+        return self.ui_url or f"http://localhost:{self.ui_port}"
 
 
 def decode_secret(text: str) -> bytes:

@@ -36,6 +36,9 @@ class CommandLine:
         self.port = free_port()
         self.output: Iterable[str] = ()
         self.environment = {**os.environ, "DATA_DIR": str(self.data), "PORT": str(self.port), "COLUMNS": "200"}
+        ui_port = free_port()
+        self.interface = f"http://localhost:{ui_port}"
+        self.environment["UI_PORT"] = str(ui_port)
 
     def __call__(self, *arguments: str, module: str = "app", **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -64,6 +67,8 @@ class CommandLine:
                 process.communicate(timeout=30)
         assert not self.servers()
         assert not self.workers()
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(self.interface)
 
     def until(self, text: str) -> list[str]:
         """Returns what is printed up to a line with a text."""
@@ -117,11 +122,16 @@ def test_the_main_job_runs_from_nothing_and_repeats_nothing(run: CommandLine) ->
             page = client.get("/docs").text
             assert client.get(page.partition('src="')[2].partition('"')[0]).status_code == 200
             assert "https://" not in page.replace("https://github.com", "")
+        interface = httpx.Client(transport=httpx.HTTPTransport(retries=10), base_url=run.interface)
+        with interface:
+            assert interface.get("/_stcore/health").text == "ok"
+            assert "default-src 'none'" in interface.get("/").headers["Content-Security-Policy"]
+        assert run.interface in shown
         made = {path.name for path in run.data.iterdir()}
         assert made == {".lock", "admin_key", "master_key", "postgres", "secret_key"}
         [worker] = run.workers()
         worker.kill()
-        run.until("worker_ended")
+        run.until("process_ended")
         run.until("worker_ready")
         assert run.workers() not in ([], [worker])
     with run.running("app", "demo", end=signal.SIGTERM) as printed:

@@ -202,6 +202,14 @@ NO_ORIGINS = [
 ]
 WRONG += [
     *(
+        ({"UI_URL": value}, "UI_URL: Value error, must ")
+        for value in (
+            *("http://chat.example.com/ui", "https://chat.example.com/a?b=c", "https://chat.example.com/a#b", "/ui"),
+            *("https://chat.example.com/a b", "https://chat.example.com/..", "https://chat.example.com//evil.example"),
+            *("https://chat.example.com/%2F", f"https://user:{CANARY}@example.com/ui", "javascript:alert(1)//x.org"),
+        )
+    ),
+    *(
         ({name: value}, f"{name}: Value error, {ORIGIN}")
         for value in NO_ORIGINS
         for name in ("PUBLIC_BASE_URL", "CORS_ORIGINS")
@@ -214,6 +222,10 @@ WRONG += [
 ]
 
 GOOD: list[dict[str, str]] = [
+    *(
+        {"UI_URL": value}
+        for value in ("http://localhost:8501", "https://chat.example.com/ui", "https://chat.example.com:8443/a/b-c/")
+    ),
     *(
         {"PUBLIC_BASE_URL": origin, "CORS_ORIGINS": f"{origin}, http://[::1]:3000"}
         for origin in (

@@ -1,7 +1,9 @@
 """Commands that run the service."""
 
 import asyncio
+import os
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 from app.commands.common import WORKSPACE, err, out, run, with_services
@@ -36,6 +38,16 @@ def work() -> None:
         run(until_stopped)
 
 
+def ui() -> None:
+    """Serve the interface for people on HOST and UI_PORT; it asks the API at API_URL."""
+    settings = load_settings()
+    check_address(settings, "ui_port")
+    api_url = settings.api_url or settings.base_url
+    where = [settings.host, str(settings.ui_port), api_url, settings.ui_base_url]
+    # In place of this process: it needs nothing of the service's, and gets the signals itself.
+    os.execv(sys.executable, [sys.executable, "-m", "app.ui", *where])  # noqa: S606 — no shell, our own words
+
+
 def migrate() -> None:
     """Bring the database to the newest schema, as `alembic upgrade head` does."""
     from alembic import command
@@ -45,10 +57,11 @@ def migrate() -> None:
 
 
 def demo() -> None:
-    """Migrate, store the sample conversations, show one summarised, then serve and work: what ./scripts/run does."""
+    """Migrate, store the sample conversations, show one summarised, then serve all: what ./scripts/run does."""
     settings = load_settings()
     check_address(settings)
-    from app.demo import prepare, worker_beside
+    check_address(settings, "ui_port")
+    from app.demo import beside, prepare
     from app.factory import database_url
 
     with err.status("Starting PostgreSQL ...") as status:
@@ -59,5 +72,6 @@ def demo() -> None:
             status.stop()
             asyncio.run(with_services(settings, url, lambda services: prepare(services, WORKSPACE, settings, out)))
             out.print(f"Docs: [link]{settings.base_url}/docs[/link]   Stop: Ctrl-C")
-            with worker_beside():
+            out.print(f"Interface: [link]{settings.ui_base_url}[/link]")
+            with beside("work"), beside("ui"):
                 run_server(settings)

@@ -31,7 +31,18 @@ from app.routes.deps import (
 from app.routes.idempotency import Attempt, IdempotencyKey, once
 from app.routes.operations import Operation
 from app.routes.problems import describe, problem_page
-from app.schemas.accounts import KeyIn, KeyList, KeyRotation, Me, NewKey, PageQuery, TokenRequest, Tokens
+from app.schemas.accounts import (
+    KeyIn,
+    KeyList,
+    KeyRotation,
+    Me,
+    NewKey,
+    PageQuery,
+    Providers,
+    SignInPlace,
+    TokenRequest,
+    Tokens,
+)
 from app.schemas.base import SafeText, matching
 from app.schemas.enums import Provider
 from app.services.auth import Door
@@ -65,6 +76,19 @@ async def _page(request: Request, acting: Awaitable[Response]) -> Response:
 def _remember(response: Response, name: str, value: str, seconds: int) -> Response:
     response.set_cookie(name, value, max_age=seconds, path="/", secure=True, httponly=True, samesite="lax")
     return response
+
+
+@router.get(
+    "/auth/providers",
+    operation_id="listProviders",
+    summary="With whom can people sign in?",
+    response_model=Providers,
+    responses=describe(400, 422),
+)
+async def list_providers(app: App) -> Response:
+    """Returns the providers that are set up; `login_url` is for a browser."""
+    places = app.sign_in.places().items()
+    return reply(Providers(data=[SignInPlace(provider=name, login_url=url) for name, url in places]))
 
 
 @router.get(

@@ -1,4 +1,4 @@
-"""The docs page; it loads nothing from elsewhere."""
+"""The docs page, which loads nothing from elsewhere, and the way to the interface."""
 
 import base64
 import hashlib
@@ -6,7 +6,9 @@ import re
 
 from fastapi import APIRouter, Response
 from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import RedirectResponse
 
+from app.routes.deps import App
 from app.routes.operations import Operation
 
 TITLE = "Chat Summarization and Insights API"
@@ -35,3 +37,9 @@ _POLICY = (
 async def get_docs() -> Response:
     """Returns the page that shows every operation and can try it."""
     return Response(_page, headers={"Content-Security-Policy": _POLICY}, media_type="text/html")
+
+
+@router.get("/ui", include_in_schema=False)
+async def go_to_ui(app: App) -> Response:
+    """Leads to the interface, so that a sign-in may end there: `next` is a path here, and the rest is configured."""
+    return RedirectResponse(app.ui_url, 303)

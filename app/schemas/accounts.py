@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StrictB
 from app.schemas import examples
 from app.schemas.base import Id, SafeText, Schema, Timestamp, example, matching
 from app.schemas.chats import PAGE_SIZE
-from app.schemas.enums import MemberStatus, Role
+from app.schemas.enums import MemberStatus, Provider, Role
 from app.schemas.search import Cursor
 
 EMAIL_LENGTH = 254
@@ -71,6 +71,23 @@ class Tokens(Schema):
         str | None, Field(description="None comes for a browser's cookie, which can be used again.")
     ]
     refresh_expires_at: Annotated[Timestamp, Field(description="When the session ends, however often it is refreshed.")]
+
+
+class SignInPlace(Schema):
+    """A provider, and where a browser begins to sign in with it."""
+
+    provider: Provider
+    login_url: str
+
+
+class Providers(Schema):
+    """With whom people can sign in: those that are set up."""
+
+    model_config = example(
+        {"data": [{"provider": "google", "login_url": "https://chat.example.com/auth/login/google"}]}
+    )
+
+    data: list[SignInPlace]
 
 
 class UserInfo(Schema):

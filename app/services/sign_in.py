@@ -60,6 +60,10 @@ class SignInService:
         self._providers = providers
         self._base_url = base_url
 
+    def places(self) -> Mapping[Provider, str]:
+        """Returns where a browser begins to sign in with each provider that is set up."""
+        return {name: f"{self._base_url}/auth/login/{name}" for name in Provider if name in self._providers}
+
     async def begin(self, name: Provider, next_path: str, wanted_workspace: int | None, known_secret: str) -> Begun:
         """Begins a sign-in; one that goes on in the same browser keeps its secret.
 

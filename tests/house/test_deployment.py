@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from importlib.util import find_spec
 from typing import Any
 
 import psycopg
@@ -27,9 +26,6 @@ FOR_OTHERS = {"POSTGRES_PASSWORD", "APP_PASSWORD", "GRAFANA_PASSWORD", "PROMETHE
 OF_PROMETHEUS = {"up"}
 LABELS_OF_PROMETHEUS = {"instance", "job", "le"}
 WORDS = {"and", "or", "unless", "on", "by", "without", "ignoring", "offset"}
-
-if find_spec("app.ui") is None:
-    OURS.pop("ui")
 
 
 def alerts() -> dict[str, dict[str, Any]]:
@@ -166,8 +162,7 @@ def test_what_the_services_are_given_are_settings_and_what_they_run_are_commands
             if wait["condition"] == "service_healthy":
                 assert other == "api" or "test" in SERVICES[other]["healthcheck"], name
     text = (ROOT / "docker-compose.yml").read_text()
-    if "ui" in OURS:
-        assert set(re.findall(r"\$\{(\w+)", text)) <= known
+    assert set(re.findall(r"\$\{(\w+)", text)) <= known
     assert "env_file" not in SERVICES["ui"], "it needs no secrets"
 
 

@@ -56,6 +56,7 @@ NEEDED: dict[str, Role | str] = {
     "listDeliveries": Role.ADMIN,
     "listKeys": Role.ADMIN,
     "listMembers": Role.ADMIN,
+    "listProviders": PUBLIC,
     "listUserConversations": Role.VIEWER,
     "listWebhooks": Role.ADMIN,
     "removeMember": Role.ADMIN,

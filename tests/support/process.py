@@ -40,7 +40,7 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
 @contextmanager
 def serving(settings: Settings, **more: str) -> Iterator[Serving]:
     """Runs the service on the database of the settings, with a configuration of its own otherwise."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
+    with socket.create_server(("127.0.0.1", int(more.pop("PORT", 0)))) as probe:
         port = probe.getsockname()[1]
     # With several processes, it is the first one to be ready that says so.
     ready = b"Application startup complete" if "WEB_CONCURRENCY" in more else b"Uvicorn running"

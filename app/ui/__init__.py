@@ -1,0 +1,1 @@
+"""The interface for people: Streamlit pages that ask the API and draw."""
