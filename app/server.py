@@ -29,6 +29,7 @@ TICK_S = 0.1
 START_S = 30
 """How long one of several processes may take to be ready, or not be heard of, before it is given up."""
 SO_ATTACH_FILTER = 26
+PR_SET_PDEATHSIG = 1
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that prometheus-client looks at when it is imported, which is too early in this process."""
 
@@ -143,6 +144,12 @@ class DrainingServer(uvicorn.Server):
 
 class _Process(multiprocess.Process):
     """One of several that serve."""
+
+    def target(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serves; on Linux it stops when what has started it is killed, and does not keep the port from the next."""
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        super().target(sockets)
 
     @property
     def server(self) -> uvicorn.Server:

@@ -3,6 +3,7 @@
 import http.client
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -30,9 +31,12 @@ def read_along(running: Serving) -> Iterator[None]:
     assert running.process.stderr
     reading = threading.Thread(target=running.process.stderr.read)
     reading.start()
-    yield
-    running.process.wait(20)
-    reading.join()
+    try:
+        yield
+        running.process.wait(20)
+    finally:
+        running.kill()
+        reading.join()
 
 
 def test_a_service_that_stops_says_so_and_goes_on_for_a_while(settings: Settings, workspace: Workspace) -> None:
@@ -85,9 +89,14 @@ def knocking(running: Serving) -> Iterator[None]:
         thread.start()
     while min(answered) < 10:
         time.sleep(0.01)
-    yield
-    for thread in threads:
-        thread.join()
+    try:
+        yield
+    except BaseException:
+        running.kill()  # they would knock for ever
+        raise
+    finally:
+        for thread in threads:
+            thread.join()
     assert cut == []
 
 
@@ -99,19 +108,36 @@ def test_who_can_connect_is_answered(settings: Settings, processes: str) -> None
         assert running.process.wait(20) in (0, ENDED)  # several processes have one above them, which ends in peace
 
 
-def test_several_processes_are_replaced_one_after_another(settings: Settings) -> None:
-    def children() -> set[int]:
-        found = psutil.Process(running.process.pid).children()
-        return {each.pid for each in found if "spawn_main" in str(each.cmdline())}
+def children(running: Serving) -> set[int]:
+    """Returns the processes that serve."""
+    found = set()
+    for each in psutil.Process(running.process.pid).children():
+        with suppress(psutil.NoSuchProcess):  # it ends meanwhile
+            if "spawn_main" in str(each.cmdline()):
+                found.add(each.pid)
+    return found
 
+
+def test_several_processes_are_replaced_one_after_another(settings: Settings) -> None:
     with serving(settings, SHUTDOWN_DELAY_S="0.5", WEB_CONCURRENCY="2") as running, read_along(running):
         with knocking(running):
-            before = children()
+            before = children(running)
             running.process.send_signal(signal.SIGHUP)
-            while len(now := children()) != len(before) or now & before:
+            while len(now := children(running)) != len(before) or now & before:
                 time.sleep(0.05)
             running.process.send_signal(signal.SIGTERM)
         assert running.process.wait(20) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
+def test_several_processes_end_with_the_one_above_them(settings: Settings) -> None:
+    with serving(settings, WEB_CONCURRENCY="2") as running, read_along(running):
+        with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as first:
+            assert first.get(f"{running.url}/livez").status_code == 200
+        orphans = [psutil.Process(pid) for pid in children(running)]
+        assert len(orphans) == 2
+        running.kill()
+        assert psutil.wait_procs(orphans, timeout=20)[1] == []
 
 
 def test_what_is_in_flight_ends_and_ctrl_c_does_not_wait(
