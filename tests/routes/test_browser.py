@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import re
+import uuid
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -57,6 +58,8 @@ NO_PROOF: list[Headers] = [
     ),
 ]
 
+WEBHOOK = {"url": "https://hooks.example.com/chats", "events": ["summary.created"]}
+
 
 @pytest.fixture
 async def accounts(postgresql: psycopg.Connection, settings: Settings) -> AsyncIterator[Accounts]:
@@ -75,6 +78,7 @@ async def ana(accounts: Accounts) -> httpx.AsyncClient:
 
 async def unsafe_requests(browser: httpx.AsyncClient) -> list[tuple[str, str, Any]]:
     key = (await browser.post("/auth/keys", json={"name": "k", "role": "viewer"}, headers=OWN_PAGE)).json()["id"]
+    hook = (await browser.post("/webhooks", json=WEBHOOK, headers=OWN_PAGE)).json()["id"]
     [member] = (await browser.get("/workspace/members")).json()["data"]
     return [
         ("POST", "/chats", message("c2")),
@@ -94,20 +98,24 @@ async def unsafe_requests(browser: httpx.AsyncClient) -> list[tuple[str, str, An
         ("POST", "/workspace/members", {"email": "evil@example.com", "role": "admin"}),
         ("PATCH", f"/workspace/members/{member['id']}", {"role": "viewer"}),
         ("DELETE", f"/workspace/members/{member['id']}", None),
+        ("POST", "/webhooks", {**WEBHOOK, "url": "https://evil.example.com"}),
+        ("PATCH", f"/webhooks/{hook}", {"rotate_secret": True}),
+        ("POST", f"/webhooks/{hook}/deliveries/{uuid.UUID(int=1)}/replay", None),
+        ("DELETE", f"/webhooks/{hook}", None),
         ("POST", "/auth/logout", None),
     ]
 
 
 def everything(accounts: Accounts) -> dict[str, Any]:
     """Returns all that requests change, but for when keys were used."""
-    tables = ("conversations", "messages", "summaries", "insights", "sessions", "memberships", "audit_log")
+    tables = ("conversations", "messages", "summaries", "insights", "sessions", "memberships", "webhooks", "audit_log")
     found: dict[str, Any] = {table: accounts.rows(f"SELECT {table}::text FROM {table} ORDER BY 1") for table in tables}
     return {**found, "keys": accounts.rows("SELECT key_id, role, expires_at FROM api_keys ORDER BY 1")}
 
 
 async def test_every_unsafe_operation_is_tried(accounts: Accounts, ana: httpx.AsyncClient) -> None:
     tried = {
-        (method.lower(), re.sub(r"\d{9,}|(?<=chats/)c1", "{}", path.partition("?")[0]))
+        (method.lower(), re.sub(r"(?<=deliveries/)[\w-]+|\d{9,}|(?<=chats/)c1", "{}", path.partition("?")[0]))
         for method, path, _ in await unsafe_requests(ana)
     }
     documented = {

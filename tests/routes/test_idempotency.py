@@ -35,6 +35,7 @@ CSV_BYTES = (
 ).encode()
 NDJSON_BYTES = b"".join(json.dumps(row).encode() + b"\n" for row in OTHERS)
 ABOUT_C9: dict[str, Any] = {"json": {"conversation_id": "c9"}}
+WEBHOOK: dict[str, Any] = {"url": "https://hooks.example.com/chats", "events": ["summary.created"]}
 
 
 class Pieces:
@@ -72,6 +73,8 @@ DONE: dict[str, Call] = {
     "createKey": ("/auth/keys", {"json": {"name": "till", "role": "viewer"}}, 201),
     "rotateKey": ("/auth/keys/{key_id}/rotate", {}, 201),
     "inviteMember": ("/workspace/members", {"json": {"email": "ben@example.com", "role": "viewer"}}, 201),
+    "createWebhook": ("/webhooks", {"json": WEBHOOK}, 201),
+    "replayDelivery": ("/webhooks/{webhook_id}/deliveries/{delivery_id}/replay", {}, 202),
 }
 TAKING = {"storeMessages", *(name for name in DONE if name.isidentifier())}
 
@@ -121,18 +124,22 @@ async def send(
 
 
 async def names_of(client: httpx.AsyncClient) -> dict[str, str]:
-    """Returns what the calls' templates name, and makes the summary that one of them is about."""
+    """Returns what the calls' templates name, and makes the summary that two of them are about."""
+    webhook = (await client.post("/webhooks", json=WEBHOOK)).json()
     await client.post("/chats", json=message("c8"))
     await client.post("/chats/summarize", json={"conversation_id": "c8"})
     key = client.headers["Authorization"].removeprefix("Bearer ")
     made = (await client.post("/auth/keys", json={"name": "old", "role": "viewer"})).json()
     token = (await client.post("/auth/token")).json()
-    return {"key": key, "key_id": made["id"], "refresh_token": token["refresh_token"]}
+    [delivery] = (await client.get(f"/webhooks/{webhook['id']}/deliveries")).json()["data"]
+    ids = {"key_id": made["id"], "webhook_id": webhook["id"], "delivery_id": delivery["id"]}
+    return {"key": key, "refresh_token": token["refresh_token"], **ids}
 
 
 def state(accounts: Accounts) -> dict[str, int]:
     """Returns how many rows there are of what requests do."""
-    tables = ["conversations", "messages", "summaries", "insights", "feedback", "sessions", "api_keys", "memberships"]
+    tables = ["conversations", "messages", "summaries", "insights", "feedback", "sessions", "api_keys"]
+    tables += ["memberships", "webhooks", "webhook_deliveries"]
     return {table: accounts.rows(f"SELECT count(*) FROM {table}")[0][0] for table in [*tables, "audit_log"]}
 
 
@@ -203,7 +210,7 @@ async def test_a_key_changes_nothing_about_the_first_answer(
         answers.append(await send(admin, call, key, names))
         changes.append({table: count - before[table] for table, count in state(accounts).items()})
         # And back to the beginning.
-        accounts.database.execute("DELETE FROM summaries; DELETE FROM insights")
+        accounts.database.execute("DELETE FROM summaries; DELETE FROM insights; DELETE FROM webhooks")
         accounts.database.execute("DELETE FROM memberships WHERE invited_email IS NOT NULL")
         accounts.database.execute("DELETE FROM conversations WHERE conversation_id <> 'c9'")
     without, with_key = answers

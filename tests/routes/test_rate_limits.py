@@ -47,6 +47,10 @@ CALLS: dict[RateClass, list[Call]] = {
         ("GET", "/workspace/members", {}),
         ("GET", "/audit", {}),
         ("GET", "/analytics/usage", {}),
+        ("GET", "/analytics/trends", {}),
+        ("GET", "/analytics/topics", {}),
+        ("GET", "/webhooks", {}),
+        ("GET", "/webhooks/17/deliveries", {}),
         ("HEAD", "/chats/c1", {}),
     ],
     RateClass.WRITE: [
@@ -66,6 +70,10 @@ CALLS: dict[RateClass, list[Call]] = {
         ("DELETE", "/jobs/17", {}),
         ("PATCH", "/workspace", {"json": {"redact": True}}),
         ("POST", "/chats/c1/summary/feedback", {"json": {"rating": "up"}}),
+        ("POST", "/webhooks", {"json": {"url": "https://hooks.example.com", "events": ["job.finished"]}}),
+        ("PATCH", "/webhooks/17", {"json": {"enabled": False}}),
+        ("DELETE", "/webhooks/17", {}),
+        ("POST", "/webhooks/17/deliveries/x/replay", {}),
     ],
     RateClass.SEARCH: [
         ("GET", "/chats", {"params": {"q": "parcel"}}),
@@ -154,6 +162,8 @@ async def test_every_operation_with_a_credential_has_a_class(app: FastAPI) -> No
         "{member_id}": "17",
         "{scope}": "x",
         "{job_id}": "17",
+        "{webhook_id}": "17",
+        "{delivery_id}": "x",
     }
     documented = {
         (method, path)
