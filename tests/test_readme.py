@@ -32,6 +32,7 @@ NOT_RUN = {
     "./scripts/run": "the service that all the others talk to: it is started first",
     "./scripts/test": "what runs this test",
     "scripts/bench": "takes 20 minutes, needs wrk",
+    "scripts/faults": "takes minutes; tests/test_faults.py tries what it is made of",
     "scripts/lock": "asks the package index",
     "./scripts/check": "tests/house/test_rules.py runs the same tools",
     ".venv/bin/python -m app evaluate dialogues.jsonl --model": "asks a provider",
@@ -56,10 +57,16 @@ NO_COMMANDS = {"mermaid", "nginx", "ini", "", "json", "yaml", "sql", "toml"}
 
 PLACEHOLDERS = {"cr_...": "refresh_token"}
 """What a reader replaces by a value that was printed before, and that value's key."""
+
+BEGUN_WITH = {"WEBHOOK_ALLOWED_NETWORKS": "127.0.0.1/32"}
+"""What a page says to give ``./scripts/run`` for what it shows later."""
+
+RECEIVER = "9000"
+"""The port of the page's own program."""
 # --------------------------------------------------------------------------------------------------------------------
 
 READY = "Uvicorn running"
-ASSIGNMENT = re.compile(r"(?:export )?\w+=(?:\$\(.*\)|\"[^\"]*\"|'[^']*'|\S*)")
+ASSIGNMENT = re.compile(r"(export )?(\w+)=(?:\$\(.*\)|\"[^\"]*\"|'[^']*'|\S*)", re.DOTALL)
 LIMIT_S = 60
 NOT_COPIED = shutil.ignore_patterns(".git", ".venv", ".data", ".env", ".*_cache", ".hypothesis", ".schemathesis")
 
@@ -89,13 +96,22 @@ class Reader:
             for name, field in Settings.model_fields.items()
             if name.endswith("port")
         }
+        self.ports[RECEIVER] = str(free_port())
         names = {name for name in Settings.model_fields if name.endswith("port")}
         own = {name.upper(): self.ports[str(Settings.model_fields[name].default)] for name in names}
         # A reader has not activated the environment: `python` alone is not there.
         path = [each for each in os.environ["PATH"].split(":") if not (Path(each) / "../pyvenv.cfg").exists()]
-        self.environment = {**os.environ, **own, "PATH": ":".join(path), "COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
+        self.environment = {
+            **os.environ,
+            **BEGUN_WITH,
+            **own,
+            "PATH": ":".join(path),
+            "COLUMNS": "120",
+            "PYTHONUNBUFFERED": "1",
+        }
         self.kept: list[str] = []
         self.values: dict[str, str] = {}
+        self.beside: list[subprocess.Popen[bytes]] = []
 
     def prepare(self) -> None:
         """Copies the project and writes the files that a reader has."""
@@ -155,6 +171,9 @@ class Reader:
             try:
                 yield "".join(printed)
             finally:
+                for each in self.beside:
+                    each.kill()
+                    each.wait()
                 process.send_signal(signal.SIGINT)
                 watch = threading.Timer(LIMIT_S, process.kill)
                 watch.start()
@@ -165,7 +184,7 @@ class Reader:
     def adapted(self, text: str) -> str:
         """Returns a text with the ports of this test and what was printed before."""
         for default, port in self.ports.items():
-            text = re.sub(rf"(?<=127\.0\.0\.1:){default}\b|(?<=localhost:){default}\b", port, text)
+            text = re.sub(rf'(127\.0\.0\.1:|localhost:|127\.0\.0\.1", ){default}\b', rf"\g<1>{port}", text)
         for placeholder, key in PLACEHOLDERS.items():
             text = text.replace(placeholder, self.values.get(key, placeholder))
         return text
@@ -176,7 +195,7 @@ class Reader:
         if block.shown is None:
             refused = [each for each in documents(printed) or [] if isinstance(each, dict) and "request_id" in each]
             return [f"an error that is not shown: {each}" for each in refused]
-        return differences(block.shown, printed, VOLATILE)
+        return differences(self.adapted(block.shown), printed, VOLATILE)
 
     def script(self, block: Block) -> str:
         """Runs the commands of a block."""
@@ -184,10 +203,18 @@ class Reader:
         for command in commands(block.text):
             if exception(command):
                 continue
-            said = self.shell(self.adapted(command))
+            command = self.adapted(command)
+            if command.endswith("&"):
+                script = "\n".join([*self.kept, f"exec {command.removesuffix('&')}"])
+                self.beside.append(subprocess.Popen(["bash", "-c", script], cwd=self.folder, env=self.environment))
+                continue
+            if assigned := ASSIGNMENT.fullmatch(command):
+                export, name = assigned.groups(default="")
+                value = self.shell(f'set -o pipefail\n{command}\nprintf %s "${name}"')
+                self.kept.append(f"{export}{name}={shlex.quote(value)}")
+                continue
+            said = self.shell(command)
             printed += said
-            if ASSIGNMENT.fullmatch(command):
-                self.kept.append(command)
             for document in documents(said) or []:
                 self.values.update({key: document[key] for key in PLACEHOLDERS.values() if key in document})
         return printed

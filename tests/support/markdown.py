@@ -83,6 +83,7 @@ def documents(text: str) -> list[Any] | None:
 
 _VOLATILE_TEXT = [
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?Z"), "TIME"),
+    (re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b"), "UUID"),
     (re.compile(r"\b[0-9a-f]{32}(?:[0-9a-f]{32})?\b"), "HASH"),
     (re.compile(r"\bc[a-z]_[a-z0-9]{20,}"), "SECRET"),
     (re.compile(r"\b\d{16,20}\b"), "ID"),
