@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from operator import itemgetter
 from urllib.parse import quote
 
 import orjson
@@ -29,7 +30,7 @@ LEASE = timedelta(seconds=30)
 """How long a delivery is a worker's; sending takes half of it at the most."""
 POLL_S = 1.0
 LANES = 100
-"""How many deliveries a process sends at the same time."""
+"""How many deliveries a process sends at the same time; a workspace has at most a third of those that are left then."""
 LANES_EACH = 5
 """How many of them to one webhook; to one that is failing, only one."""
 TURN_S = 1.0
@@ -126,13 +127,7 @@ class DeliveryService:
         except Unavailable as problem:  # what is being sent goes on
             _log.warning("deliveries_interrupted", error=type(problem.__cause__).__name__)
             return []
-        wanted = [
-            (row.workspace_id, row.webhook_id)
-            for row in found
-            for _ in range(_lanes(row) - busy[row.workspace_id, row.webhook_id])
-        ]
-        random.shuffle(wanted)
-        return wanted[:room]
+        return _dealt(found, busy, room)
 
     async def _lane(self, workspace_id: int, webhook_id: int, stopping: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
@@ -191,8 +186,31 @@ class DeliveryService:
         return {"type": event, "timestamp": format_rfc3339(claimed.created_at), "data": data}
 
 
-def _lanes(row: EndpointRow) -> int:
-    return 1 if row.failing else row.due
+def _dealt(found: list[EndpointRow], busy: Counter[tuple[int, int]], room: int) -> list[tuple[int, int]]:
+    """Returns who gets another lane: workspaces in turn, and in each its webhooks in turn.
+
+    A workspace has at most a third of the lanes that are left then: a quarter of all if it is alone, and however many
+    there are, who comes next finds one.
+    """
+    random.shuffle(found)
+    wanted = [
+        (nth, (row.workspace_id, row.webhook_id))
+        for row in found
+        for nth in range(busy[row.workspace_id, row.webhook_id], 1 if row.failing else row.due)
+    ]
+    held = Counter[int]()
+    for (workspace_id, _), lanes in busy.items():
+        held[workspace_id] += lanes
+    in_turn = []
+    for _, endpoint in sorted(wanted, key=itemgetter(0)):
+        in_turn.append((held[endpoint[0]], endpoint))
+        held[endpoint[0]] += 1
+    dealt: list[tuple[int, int]] = []
+    for holds, endpoint in sorted(in_turn, key=itemgetter(0)):
+        if 3 * holds >= room - len(dealt):
+            break
+        dealt.append(endpoint)
+    return dealt
 
 
 def _wait(headers: Mapping[str, str]) -> timedelta:

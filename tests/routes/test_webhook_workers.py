@@ -1,14 +1,20 @@
 """Workers deliver at once, one of them each event, whatever becomes of a worker or of another target."""
 
 import asyncio
+import socket
+import threading
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
 
 import psycopg
 import pytest
 
 from app.factory import Services, build
+from app.schemas.webhook_rows import EndpointRow
 from app.services import deliveries
 from app.settings import Settings
 from tests.support.api import Workspace, message
@@ -143,6 +149,81 @@ async def test_a_target_that_hangs_holds_up_nobody_else(
         await hanging.close()
         stopping.set()
         await running
+
+
+async def test_names_whose_servers_are_silent_hold_up_nobody_else(
+    services: Services,
+    workspace: Workspace,
+    other_workspace: Workspace,
+    target: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, all_asked, go_on = set[str](), threading.Event(), threading.Event()
+    getaddrinfo = socket.getaddrinfo
+
+    def resolve(host: str, *rest: Any, **named: Any) -> Any:
+        if host.endswith(".silent.example"):
+            asked.add(host)
+            if len(asked) == len(silent):
+                all_asked.set()
+            go_on.wait()
+        return getaddrinfo("127.0.0.1" if host.endswith(".example") else host, *rest, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    silent = [replace(target, url=target.url.replace("127.0.0.1", f"h{n}.silent.example")) for n in range(20)]
+    for each in silent:
+        await hook(workspace, each, "conversation.deleted")
+    healthy = replace(target, url=target.url.replace("127.0.0.1", "hooks.example"))
+    made = await hook(other_workspace, healthy, "conversation.deleted")
+    for each in (workspace, other_workspace):
+        await each.editor.post("/chats", json=message())
+    await workspace.admin.delete("/chats/c1")
+    try:
+        async with delivering(services):
+            assert await asyncio.to_thread(all_asked.wait, 20)
+            await other_workspace.admin.delete("/chats/c1")
+            await target.until(1)
+            go_on.set()
+            await target.until(21)
+    finally:
+        go_on.set()
+    [log] = await made.log()
+    assert (log["state"], log["attempts"]) == ("delivered", 1)
+
+
+async def test_a_workspace_whose_targets_hang_leaves_lanes_to_others(
+    services: Services, workspace: Workspace, other_workspace: Workspace, target: Receiver
+) -> None:
+    async with open_receiver() as hanging:
+        hanging.replies = [hang] * 1_000
+        for _ in range(20):
+            await hook(workspace, hanging, "conversation.deleted")
+        await hook(other_workspace, target, "conversation.deleted")
+        for each in (workspace, other_workspace):
+            await each.editor.post("/chats", json=[message(f"c{n}") for n in range(10)])
+        await workspace.admin.delete("/chats", params={"user_id": "ana", "max_delete_count": 10})
+        async with delivering(services):
+            await hanging.until(deliveries.LANES // 4)
+            await other_workspace.admin.delete("/chats", params={"user_id": "ana", "max_delete_count": 10})
+            await target.until(10)
+            assert len(hanging.requests) == hanging.at_once == deliveries.LANES // 4
+            await hanging.close()
+
+
+def test_lanes_are_dealt_in_turn_and_one_is_always_left() -> None:
+    def due(workspaces: int) -> list[EndpointRow]:
+        return [EndpointRow(w, n, deliveries.LANES_EACH, False) for w in range(workspaces) for n in range(20)]
+
+    for workspaces in (1, 2, 10, 50):
+        busy = Counter(deliveries._dealt(due(workspaces), Counter(), deliveries.LANES))
+        held = [sum(busy[w, n] for n in range(20)) for w in range(workspaces)]
+        assert max(held) - min(held) <= 1
+        assert max(busy.values()) - min(busy[w, n] for w in range(workspaces) for n in range(20)) <= 2
+        room = deliveries.LANES - busy.total()
+        assert deliveries._dealt([EndpointRow(99, 1, 5, False)], busy, room)[:1] == [(99, 1)]
+        assert workspaces > 1 or held == [deliveries.LANES // 4]
+    assert deliveries._dealt(due(1), Counter({(7, 1): 100}), 0) == []
+    assert deliveries._dealt([EndpointRow(1, 1, 5, True)], Counter(), 100) == [(1, 1)]
 
 
 async def test_a_target_that_is_failing_is_tried_by_one_at_a_time(
