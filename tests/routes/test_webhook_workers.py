@@ -171,8 +171,8 @@ async def test_names_whose_servers_are_silent_hold_up_nobody_else(
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     silent = [replace(target, url=target.url.replace("127.0.0.1", f"h{n}.silent.example")) for n in range(20)]
-    for each in silent:
-        await hook(workspace, each, "conversation.deleted")
+    for one in silent:
+        await hook(workspace, one, "conversation.deleted")
     healthy = replace(target, url=target.url.replace("127.0.0.1", "hooks.example"))
     made = await hook(other_workspace, healthy, "conversation.deleted")
     for each in (workspace, other_workspace):
