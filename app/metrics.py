@@ -78,7 +78,7 @@ deliveries = Counter(
     ("result",),
     registry=registry,
 )
-defects = Counter("defects", "Errors of ours where nobody waits for an answer.", ("where",), registry=registry)
+defects = Counter("defects", "Errors of ours where nobody waits for an answer.", registry=registry)
 near_budget = Counter("llm_calls_near_budget", "Calls that left less than a tenth of a budget.", registry=registry)
 
 

@@ -166,7 +166,7 @@ def log_failure(log: Any, event: str, error: Exception, **details: str) -> None:
     What a dependency does is a warning; everything else is a defect of ours, which is reported and counted.
     """
     if _is_ours(error):
-        defects.labels(event).inc()
+        defects.inc()
         log.error("defect", where=event, error=type(error).__name__, **details)
     else:
         log.warning(event, error=type(error).__name__, **details)

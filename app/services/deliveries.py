@@ -56,11 +56,11 @@ FAILING_FOR = timedelta(days=5)
 
 GONE = 410
 RESULTS = {
-    DeliveryState.DELIVERED: "delivered",
-    DeliveryState.PENDING: "failed",
-    DeliveryState.FAILED: "given_up",
+    DeliveryState.DELIVERED: deliveries.labels("delivered"),
+    DeliveryState.PENDING: deliveries.labels("failed"),
+    DeliveryState.FAILED: deliveries.labels("given_up"),
 }
-"""What metrics call that which came of an attempt."""
+"""Where what came of an attempt is counted."""
 
 _log = structlog.get_logger(__name__)
 
@@ -118,7 +118,7 @@ class DeliveryService:
         state = await self._settle(workspace_id, webhook_id, claimed, attempt, begun + LEASE.total_seconds())
         if state is None:
             return True
-        deliveries.labels(RESULTS[state]).inc()
+        RESULTS[state].inc()
         # One lock after another: whoever disables a webhook locks it and then its deliveries.
         async with self._db.read() as unit:
             await unit.deliveries.note(workspace_id, webhook_id, claimed.url, delivered=attempt.delivered)
@@ -230,8 +230,8 @@ class DeliveryService:
 def _dealt(found: list[EndpointRow], busy: Counter[tuple[int, int]], room: int) -> list[tuple[int, int]]:
     """Returns who gets another lane: workspaces in turn, and in each its webhooks in turn.
 
-    A workspace has at most a third of the lanes that are left then: a quarter of all if it is alone, and however many
-    there are, who comes next finds one.
+    A workspace has at most a third of the lanes that are left then: a quarter of all if it is alone. So who comes next
+    finds one, until there are about as many workspaces as lanes.
     """
     random.shuffle(found)
     wanted = [

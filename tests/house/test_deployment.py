@@ -105,7 +105,16 @@ def test_what_is_read_out_of_an_expression() -> None:
 
 
 def test_every_alert_says_what_it_is_and_what_to_do() -> None:
-    wanted = {"NotReady", "Errors", "Slow", "PoolExhausted", "QueueWaits", "BudgetNearlyGone", "Fallbacks"}
+    wanted = {
+        "NotReady",
+        "Errors",
+        "Slow",
+        "PoolExhausted",
+        "QueueWaits",
+        "WebhooksWait",
+        "BudgetNearlyGone",
+        "Fallbacks",
+    }
     assert wanted <= set(alerts())
     for name, rule in alerts().items():
         assert set(rule["annotations"]) == {"summary", "action"}, name

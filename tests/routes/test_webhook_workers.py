@@ -6,13 +6,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
+from app import db, metrics
 from app.factory import Services, build
 from app.schemas.webhook_rows import EndpointRow
 from app.services import deliveries
@@ -128,6 +130,89 @@ async def test_what_a_replaced_worker_finds_out_does_not_count(
     [log] = await made.log()
     assert (log["state"], log["attempts"], log["status_code"]) == ("delivered", 2, 204)
     assert (await made.shown())["failing_since"] is None
+
+
+@pytest.mark.parametrize("status", [410, 500])
+async def test_what_an_old_url_answers_late_does_not_count_for_the_new_one(
+    services: Services, workspace: Workspace, target: Receiver, postgresql: psycopg.Connection, status: int
+) -> None:
+    async with open_receiver() as moved:
+        made = await hook(workspace, target, "summary.created", "question.unanswered")
+        await summarize(workspace)
+        go_on = asyncio.Event()
+
+        async def late(writer: asyncio.StreamWriter) -> None:
+            await go_on.wait()
+            writer.write(answer(status))
+
+        target.replies = [late]
+        sending = asyncio.create_task(services.deliveries.deliver(made.workspace_id, int(made.id)))
+        await target.until(1)
+        changed = await workspace.admin.patch(f"/webhooks/{made.id}", json={"url": moved.url})
+        assert changed.status_code == 200
+        go_on.set()
+        assert await sending
+        shown = await made.shown()
+        assert (shown["enabled"], shown["disabled_reason"], shown["failing_since"]) == (True, None, None)
+        pass_time(postgresql)
+        await send_all(services, made)
+        assert {each["state"] for each in await made.log()} == {"delivered"}
+        assert (len(target.requests), len(moved.requests)) == (1, 2)
+        assert {request.headers["webhook-id"] for request in target.requests} < {
+            request.headers["webhook-id"] for request in moved.requests
+        }
+
+
+async def test_what_was_received_is_not_sent_again_because_the_database_failed_for_a_moment(
+    services: Services,
+    settings: Settings,
+    workspace: Workspace,
+    target: Receiver,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = await hook(workspace, target, "summary.created")
+    await summarize(workspace)
+    monkeypatch.setattr(db, "POOL_TIMEOUT_S", 0.01)
+    async with AsyncExitStack() as held:
+
+        async def last(writer: asyncio.StreamWriter) -> None:
+            for _ in range(settings.database_pool_size):
+                await held.enter_async_context(services.jobs._db.read())
+            writer.write(answer(204))
+
+        target.replies = [last]
+        before = _exhausted()
+        sending = asyncio.create_task(services.deliveries.deliver(made.workspace_id, int(made.id)))
+        while await asyncio.to_thread(_exhausted) == before:
+            pass
+    assert await sending
+    [log] = await made.log()
+    assert (log["state"], log["attempts"], log["status_code"]) == ("delivered", 1, 204)
+    assert (len(target.requests), (await made.shown())["failing_since"]) == (1, None)
+
+
+async def test_a_defect_is_a_failure_that_is_tried_again(
+    services: Services, workspace: Workspace, target: Receiver, postgresql: psycopg.Connection
+) -> None:
+    made = await hook(workspace, target, "summary.created")
+    await summarize(workspace)
+    [sealed] = postgresql.execute("SELECT url FROM webhooks").fetchall()
+    postgresql.execute("UPDATE webhooks SET url = url || 'x'")
+    postgresql.commit()
+    with capture_logs() as logs:
+        assert await services.deliveries.deliver(made.workspace_id, int(made.id))
+    [log] = await made.log()
+    assert (log["state"], log["attempts"], log["error"], log["status_code"]) == ("pending", 1, "internal", None)
+    assert [each for each in logs if each["log_level"] == "error"] == [
+        {"event": "defect", "where": "delivery_failed", "error": "InvalidTag", "log_level": "error"}
+    ]
+    wait = postgresql.execute("SELECT due_at - clock_timestamp() FROM webhook_deliveries").fetchone()
+    assert wait
+    assert wait[0].total_seconds() <= 6
+    postgresql.execute("UPDATE webhooks SET url = %s", sealed)
+    pass_time(postgresql)
+    await send_all(services, made)
+    assert [each["state"] for each in await made.log()] == ["delivered"]
 
 
 async def test_a_target_that_hangs_holds_up_nobody_else(
@@ -279,6 +364,10 @@ async def test_a_deletion_that_waits_for_a_summary_forgets_what_was_to_be_told_o
     postgresql.commit()
     assert (await deletion).status_code == 200
     assert await made.log() == []
+
+
+def _exhausted() -> float:
+    return metrics.registry.get_sample_value("database_errors_total", {"reason": "pool_exhausted"}) or 0.0
 
 
 def _waits(database: psycopg.Connection) -> bool:
