@@ -154,7 +154,6 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         await health.check()
         await workspaces.check_master_keys()
         targets = Targets([ipaddress.ip_network(each) for each in settings.webhook_allowed_networks])
-        stack.callback(targets.close)
         auth = AuthService(db, signer, peppers)
         sign_in = SignInService(db, workspaces, signer, _providers(settings), settings.base_url)
         yield Services(

@@ -72,6 +72,13 @@ cost = Counter("llm_cost_usd", "What calls cost, in US dollars.", ("model",), re
 fallbacks = Counter(
     "llm_fallbacks", "Answers that a model did not give, by the reason.", ("model", "reason"), registry=registry
 )
+deliveries = Counter(
+    "webhook_deliveries",
+    "Attempts to deliver events: delivered, failed (it is tried again), or given_up with the last one.",
+    ("result",),
+    registry=registry,
+)
+defects = Counter("defects", "Errors of ours where nobody waits for an answer.", registry=registry)
 near_budget = Counter("llm_calls_near_budget", "Calls that left less than a tenth of a budget.", registry=registry)
 
 

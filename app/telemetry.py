@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
-from app.errors import ConfigurationError
-from app.metrics import METHODS
+from app.errors import ConfigurationError, Internal, Problem
+from app.metrics import METHODS, defects
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
@@ -158,6 +158,24 @@ def reporting(dsn: str | None) -> Iterator["list[Processor]"]:
         yield [report]
     finally:
         client.close(timeout=FLUSH_S)
+
+
+def log_failure(log: Any, event: str, error: Exception, **details: str) -> None:
+    """Logs what failed where nobody waits for an answer, without its text; call it where the error is handled.
+
+    What a dependency does is a warning; everything else is a defect of ours, which is reported and counted.
+    """
+    if _is_ours(error):
+        defects.inc()
+        log.error("defect", where=event, error=type(error).__name__, **details)
+    else:
+        log.warning(event, error=type(error).__name__, **details)
+
+
+def _is_ours(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(_is_ours(each) for each in error.exceptions)
+    return isinstance(error, Internal) or not isinstance(error, Problem | ConfigurationError | OSError)
 
 
 def _without_texts(event: "Event", _: "Hint") -> "Event":

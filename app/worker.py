@@ -15,6 +15,7 @@ from app.errors import Unavailable
 from app.factory import Services
 from app.repositories.queue import ENTRYPOINT, ENTRYPOINT_FEW, NAMES, queue_on, requeue_held
 from app.services.jobs import Replaced
+from app.telemetry import log_failure
 
 JOBS_AT_ONCE = 16
 """How many jobs take turns in a process, and how many of few conversations besides."""
@@ -59,7 +60,7 @@ async def _see_to(chore: Chore, services: Services, stopping: asyncio.Event) -> 
         try:
             await chore.run(services, stopping)
         except Exception as error:  # noqa: BLE001 — its text may hold anything, and the other work goes on
-            _log.warning("chore_failed", chore=chore.name, error=type(error).__name__)
+            log_failure(_log, "chore_failed", error, chore=chore.name)
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), chore.every_s)
 
@@ -95,7 +96,7 @@ async def _work_on(
             connection.terminate()  # the library would take the entry away from the other worker
             raise RetryRequested from None
         except Exception as error:  # noqa: BLE001 — its text may hold anything, and the library would write it down
-            _log.warning("job_interrupted", error=type(error).__name__)
+            log_failure(_log, "job_interrupted", error)
             raise RetryRequested(RETRY) from None
         if not over:
             raise RetryRequested

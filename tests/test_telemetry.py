@@ -1,5 +1,6 @@
 """Traces and reports of defects: what they say, and that no contents are in them."""
 
+import asyncio
 import dataclasses
 import signal
 import subprocess
@@ -11,7 +12,8 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from app.errors import ConfigurationError
+from app import worker
+from app.errors import ConfigurationError, Unavailable
 from app.factory import build
 from app.logs import configure_logs
 from app.main import create_app
@@ -19,6 +21,7 @@ from app.schemas.enums import Role
 from app.settings import ROOT, Settings
 from app.telemetry import reporting, tracing
 from tests.support.api import create_key, message
+from tests.support.metrics import scrape, since
 from tests.support.observers import Observer, attributes, observer
 from tests.support.process import serving
 from tests.support.providers import Providers, failure, grok_reply, open_providers, summary_answer
@@ -139,6 +142,33 @@ async def test_a_defect_is_reported_without_any_text(client: httpx.AsyncClient, 
     for frame in error["stacktrace"]["frames"]:
         assert not {"vars", "context_line"} & set(frame)
     assert not {"request", "user", "breadcrumbs", "extra", "modules", "server_name", "message"} & set(event)
+    assert PERSONAL.encode() not in received.raw
+
+
+async def test_a_workers_defect_is_reported_and_counted_and_what_a_dependency_does_is_not(
+    client: httpx.AsyncClient, received: Observer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app: FastAPI = client.app  # type: ignore[attr-defined]
+    stopping = asyncio.Event()
+    errors = [
+        Unavailable(PERSONAL),
+        ExceptionGroup(PERSONAL, [Unavailable(PERSONAL), ConnectionError(PERSONAL)]),
+        ExceptionGroup(PERSONAL, [Unavailable(PERSONAL), TypeError(PERSONAL)]),
+    ]
+
+    async def fail(_: object, stopping: asyncio.Event) -> None:
+        if len(errors) == 1:
+            stopping.set()
+        raise errors.pop(0)
+
+    monkeypatch.setattr(worker, "CHORES", [worker.Chore("broken", 0.0, fail)])
+    before = await scrape(client)
+    await worker.work(app.state.services, stopping)
+    assert since(before, await scrape(client)).of("defects_total") == 1
+    received.wait_for("/api/1/envelope/")
+    [event] = received.events()
+    assert event["tags"] == {"event": "defect"}
+    assert {each["type"] for each in event["exception"]["values"]} >= {"ExceptionGroup", "TypeError"}
     assert PERSONAL.encode() not in received.raw
 
 

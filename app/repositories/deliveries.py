@@ -9,7 +9,7 @@ from datetime import timedelta
 import asyncpg
 
 from app.repositories.webhooks import ABANDON
-from app.schemas.enums import DisabledReason
+from app.schemas.enums import DeliveryState, DisabledReason
 from app.schemas.webhook_rows import AttemptRow, ClaimedDelivery, EndpointRow
 
 KEPT = "interval '30 days'"
@@ -49,18 +49,18 @@ _SETTLE = """
         due_at = clock_timestamp() + $9, status_code = $6, error = $7, duration_ms = $8,
         conversation_id = CASE WHEN event <> 'conversation.deleted' OR $9 IS NOT NULL THEN conversation_id END
     WHERE workspace_id = $1 AND webhook_id = $2 AND delivery_id = $3 AND state = 'sending' AND due_at = $4
-    RETURNING delivery_id
+    RETURNING state
 """
 
 _NOTE = """
     UPDATE webhooks SET failing_since = CASE WHEN NOT $3 THEN clock_timestamp() END
-    WHERE workspace_id = $1 AND webhook_id = $2 AND (failing_since IS NULL) = NOT $3
+    WHERE workspace_id = $1 AND webhook_id = $2 AND url = $4 AND (failing_since IS NULL) = NOT $3
 """
 
 _DISABLE = """
     UPDATE webhooks SET enabled = false, disabled_reason = $3
     WHERE workspace_id = $1 AND webhook_id = $2 AND enabled
-    AND ($4::interval IS NULL OR failing_since < clock_timestamp() - $4)
+    AND url = $5 AND ($4::interval IS NULL OR failing_since < clock_timestamp() - $4)
     RETURNING webhook_id
 """
 
@@ -99,20 +99,26 @@ class DeliveryRepository:
         row = await self._driver.fetchrow(_CLAIM, workspace_id, webhook_id, lease)
         return ClaimedDelivery(*row) if row else None
 
-    async def settle(self, workspace_id: int, webhook_id: int, claimed: ClaimedDelivery, attempt: AttemptRow) -> bool:
-        """Writes down what came of an attempt; returns False if it is not this worker's any more."""
+    async def settle(
+        self, workspace_id: int, webhook_id: int, claimed: ClaimedDelivery, attempt: AttemptRow
+    ) -> DeliveryState | None:
+        """Writes down what came of an attempt; returns None if it is not this worker's any more."""
         place = workspace_id, webhook_id, claimed.delivery_id, claimed.leased_until
-        return await self._driver.fetchval(_SETTLE, *place, *attempt) is not None
+        state = await self._driver.fetchval(_SETTLE, *place, *attempt)
+        return DeliveryState(state) if state else None
 
-    async def note(self, workspace_id: int, webhook_id: int, *, delivered: bool) -> None:
-        """Writes down whether a webhook is failing, and since when."""
-        await self._driver.execute(_NOTE, workspace_id, webhook_id, delivered)
+    async def note(self, workspace_id: int, webhook_id: int, url: bytes, *, delivered: bool) -> None:
+        """Writes down whether a webhook is failing, and since when, if its URL is still the one that was asked."""
+        await self._driver.execute(_NOTE, workspace_id, webhook_id, delivered, url)
 
     async def disable(
-        self, workspace_id: int, webhook_id: int, reason: DisabledReason, failing_for: timedelta | None
+        self, workspace_id: int, webhook_id: int, url: bytes, reason: DisabledReason, failing_for: timedelta | None
     ) -> bool:
-        """Disables a webhook, and gives up what is on its way; returns False if it was, or is not failing so long."""
-        found = await self._driver.fetchval(_DISABLE, workspace_id, webhook_id, reason, failing_for)
+        """Disables a webhook, and gives up what is on its way.
+
+        Returns False if it was disabled, is not failing so long, or has another URL than the one that was asked.
+        """
+        found = await self._driver.fetchval(_DISABLE, workspace_id, webhook_id, reason, failing_for, url)
         if found is not None:
             await self.abandon(workspace_id, webhook_id)
         return found is not None

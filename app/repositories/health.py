@@ -20,6 +20,22 @@ _QUEUE = f"""
     FROM pgqueuer.pgqueuer
 """  # noqa: S608 — only a constant
 
+# What waits for a webhook says nothing about the workers if it is failing, and so is tried by one lane; and nothing of
+# their absence if something is being sent to it.
+_DELIVERIES = f"""
+    SELECT coalesce(extract(epoch FROM clock_timestamp() - min(first.due_at)), 0)::float8 AS oldest_s,
+        coalesce(bool_or(first.due_at < clock_timestamp() - interval '{HEARD_S} s' AND NOT EXISTS (
+            SELECT FROM webhook_deliveries AS s WHERE s.workspace_id = w.workspace_id AND s.webhook_id = w.webhook_id
+            AND s.due_at > clock_timestamp() AND s.state = 'sending'
+        )), false) AS overdue
+    FROM webhooks AS w CROSS JOIN LATERAL (
+        SELECT d.due_at FROM webhook_deliveries AS d
+        WHERE d.workspace_id = w.workspace_id AND d.webhook_id = w.webhook_id AND d.due_at <= clock_timestamp()
+        ORDER BY d.due_at LIMIT 1
+    ) AS first
+    WHERE w.enabled = $1::boolean AND w.failing_since IS NULL
+"""  # noqa: S608 — only a constant
+
 _SERVER = """
     SELECT current_setting('server_version_num')::int AS version, current_setting('server_version') AS version_text,
         current_user::text AS role, session_user::text AS login, clock_timestamp() AS now,
@@ -43,8 +59,10 @@ class HealthRepository:
         self._driver = driver
 
     async def queue(self) -> QueueRow:
-        """Returns what waits, and whether a worker was heard of."""
-        return QueueRow(**await self._driver.fetchrow(_QUEUE))
+        """Returns what waits, jobs and events for webhooks, and whether a worker was heard of."""
+        row = dict(await self._driver.fetchrow(_QUEUE))
+        delivery_oldest_s, overdue = await self._driver.fetchrow(_DELIVERIES, True)
+        return QueueRow(overdue=row.pop("overdue") or overdue, delivery_oldest_s=delivery_oldest_s, **row)
 
     async def server(self) -> ServerRow:
         """Returns which server it is, and as whom the service works there."""

@@ -18,7 +18,8 @@ ABANDON = """
         SELECT delivery_id FROM webhook_deliveries WHERE workspace_id = $1 AND webhook_id = $2 AND due_at IS NOT NULL
         ORDER BY delivery_id FOR UPDATE
     )
-    UPDATE webhook_deliveries AS d SET state = 'failed', due_at = NULL, error = 'disabled',
+    UPDATE webhook_deliveries AS d SET state = 'failed', due_at = NULL,
+        error = CASE WHEN d.status_code = 410 THEN d.error ELSE 'disabled' END,
         conversation_id = CASE WHEN d.event <> 'conversation.deleted' THEN d.conversation_id END
     FROM pending WHERE d.workspace_id = $1 AND d.webhook_id = $2 AND d.delivery_id = pending.delivery_id
 """

@@ -36,7 +36,7 @@ async def get_readiness(request: Request, app: App) -> Response:
     """Answers 200 when requests can be served and 503 otherwise, with the state of each dependency.
 
     A `degraded` one does not hinder: without a model the built-in engine answers, without the storage of rate limits
-    each instance counts alone, and without a worker jobs wait.
+    each instance counts alone, and without a worker jobs and webhooks wait.
     """
     stopping = request.scope["state"].get(STOPPING)
     health = Health(status="unavailable", checks={"process": "stopping"}) if stopping else await app.health.ready()
@@ -76,6 +76,12 @@ async def get_metrics(request: Request, app: App) -> Response:
                 "How long the first of those that wait has waited.",
                 "",
                 {"": queue.oldest_s},
+            ),
+            levels(
+                "webhook_oldest_delivery_seconds",
+                "How long the first event that is due has waited, of webhooks that are not failing.",
+                "",
+                {"": queue.delivery_oldest_s},
             ),
         ]
     return Response(await asyncio.to_thread(exposition, given), media_type=CONTENT_TYPE_LATEST)

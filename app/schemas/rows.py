@@ -266,11 +266,15 @@ class SizeRow(NamedTuple):
 
 
 class QueueRow(NamedTuple):
-    """The queue; ``overdue`` is what no worker took for long, ``heard`` that one works and lives."""
+    """The queue; ``overdue`` is what no worker took for long, ``heard`` that one works and lives.
+
+    ``oldest_s`` is how long the first job has waited, ``delivery_oldest_s`` the first event for a webhook that is well.
+    """
 
     waiting: int
     running: int
     oldest_s: float
+    delivery_oldest_s: float
     heard: bool
     overdue: bool
 

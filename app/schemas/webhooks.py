@@ -105,7 +105,8 @@ class Delivery(Schema):
         str | None,
         Field(
             description="A stable code: `status_<code>`, `redirect`, `timeout`, `refused`, `unknown_host`,"
-            " `not_public`, `tls`, `disconnected`, `invalid_url`, or `disabled` if that ended it."
+            " `not_public`, `tls`, `disconnected`, `invalid_url`, `internal` (a defect of this service), or"
+            " `disabled` if that ended it."
         ),
     ]
     duration_ms: int | None

@@ -5,7 +5,8 @@ import ipaddress
 import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
+from threading import Thread
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -107,13 +108,15 @@ class Targets:
     """Public addresses, by TLS, and those of ``allowed`` networks, there also without.
 
     ``resolve`` returns a name's addresses; it runs in a thread, and is given nothing but names.
+
+    A look-up cannot be called off, and takes long if a name's servers are silent. So each name has a thread of its own,
+    for which no other name waits, nor the end of the process; who asks for the same name meanwhile shares it.
     """
 
     def __init__(self, allowed: Sequence[Network] = (), resolve: Resolve = _look_up) -> None:
         self._allowed = allowed
         self._resolve = resolve
-        # Not the event loop's own threads: a name whose servers do not answer would take them from others.
-        self._threads = ThreadPoolExecutor(8, "names")
+        self._looked_up: dict[str, Future[list[str]]] = {}
 
     def check(self, url: str) -> None:
         """Raises ``ValueError`` for a URL that certainly leads to nowhere public, without looking a name up."""
@@ -130,9 +133,8 @@ class Targets:
         if address := literal(target.host):
             found = [address]
         else:
-            loop = asyncio.get_running_loop()
             try:
-                names = await loop.run_in_executor(self._threads, self._resolve, target.host, target.port)
+                names = await asyncio.wrap_future(self._look_up(target.host, target.port))
             except OSError:
                 raise Refused("unknown_host") from None
             found = [ipaddress.ip_address(each.partition("%")[0]) for each in dict.fromkeys(names)]
@@ -141,9 +143,23 @@ class Targets:
             raise Refused("not_public")
         return reached[:ADDRESSES]
 
-    def close(self) -> None:
-        """Gives up look-ups that have not begun."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+    def _look_up(self, host: str, port: int) -> Future[list[str]]:
+        """Returns the look-up of a name that is going on, or begins one; whoever waits no longer does not end it."""
+        if (going_on := self._looked_up.get(host)) is not None:
+            return going_on
+        found: Future[list[str]] = Future()
+        found.set_running_or_notify_cancel()
+
+        def look_up() -> None:
+            try:
+                found.set_result(list(self._resolve(host, port)))
+            except BaseException as error:  # noqa: BLE001 — whatever it is, it is for who waits
+                found.set_exception(error)
+
+        Thread(target=look_up, name="name", daemon=True).start()
+        self._looked_up[host] = found
+        found.add_done_callback(lambda _: self._looked_up.pop(host))
+        return found
 
     def _may_reach(self, scheme: str, address: Address) -> bool:
         if any(address in network for network in self._allowed if network.version == address.version):

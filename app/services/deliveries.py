@@ -11,25 +11,34 @@ from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from operator import itemgetter
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import orjson
 import structlog
 
 from app.db import Database
-from app.errors import Unavailable
+from app.errors import Internal, Unavailable
+from app.metrics import deliveries
 from app.schemas.base import format_rfc3339
-from app.schemas.enums import DisabledReason, WebhookEvent
+from app.schemas.enums import DeliveryState, DisabledReason, WebhookEvent
 from app.schemas.webhook_rows import AttemptRow, ClaimedDelivery, EndpointRow
 from app.security.targets import Refused, Targets
 from app.services.webhooks import opened
 from app.services.workspaces import WorkspaceService
+from app.telemetry import log_failure
+
+if TYPE_CHECKING:
+    from app.security.outbound import Answer
 
 LEASE = timedelta(seconds=30)
 """How long a delivery is a worker's; sending takes half of it at the most."""
+SETTLE_S = 0.2
+"""After how long the database is asked again to write down what came of an attempt."""
 POLL_S = 1.0
 LANES = 100
-"""How many deliveries a process sends at the same time."""
+"""How many deliveries a process sends at the same time; a workspace has at most a third of those that are left then."""
 LANES_EACH = 5
 """How many of them to one webhook; to one that is failing, only one."""
 TURN_S = 1.0
@@ -46,6 +55,12 @@ FAILING_FOR = timedelta(days=5)
 """After how long without any success a webhook is disabled."""
 
 GONE = 410
+RESULTS = {
+    DeliveryState.DELIVERED: deliveries.labels("delivered"),
+    DeliveryState.PENDING: deliveries.labels("failed"),
+    DeliveryState.FAILED: deliveries.labels("given_up"),
+}
+"""Where what came of an attempt is counted."""
 
 _log = structlog.get_logger(__name__)
 
@@ -94,24 +109,42 @@ class DeliveryService:
 
     async def deliver(self, workspace_id: int, webhook_id: int) -> bool:
         """Sends what is longest due for a webhook; returns False if nothing is."""
+        begun = asyncio.get_running_loop().time()
         async with self._db.read() as unit:
             claimed = await unit.deliveries.claim(workspace_id, webhook_id, LEASE)
         if claimed is None:
             return False
         attempt = await self._attempt(workspace_id, webhook_id, claimed)
+        state = await self._settle(workspace_id, webhook_id, claimed, attempt, begun + LEASE.total_seconds())
+        if state is None:
+            return True
+        RESULTS[state].inc()
         # One lock after another: whoever disables a webhook locks it and then its deliveries.
         async with self._db.read() as unit:
-            if await unit.deliveries.settle(workspace_id, webhook_id, claimed, attempt):
-                await unit.deliveries.note(workspace_id, webhook_id, delivered=attempt.delivered)
+            await unit.deliveries.note(workspace_id, webhook_id, claimed.url, delivered=attempt.delivered)
         if not attempt.delivered:
-            await self._disable(workspace_id, webhook_id, gone=attempt.status_code == GONE)
+            await self._disable(workspace_id, webhook_id, claimed.url, gone=attempt.status_code == GONE)
         return True
 
-    async def _disable(self, workspace_id: int, webhook_id: int, *, gone: bool) -> None:
+    async def _settle(
+        self, workspace_id: int, webhook_id: int, claimed: ClaimedDelivery, attempt: AttemptRow, ends_at: float
+    ) -> DeliveryState | None:
+        """Writes down what came of an attempt, while its lease lasts: what is not written down is sent again."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                async with self._db.read() as unit:
+                    return await unit.deliveries.settle(workspace_id, webhook_id, claimed, attempt)
+            except Unavailable:
+                if loop.time() + SETTLE_S > ends_at:
+                    raise
+            await asyncio.sleep(SETTLE_S)
+
+    async def _disable(self, workspace_id: int, webhook_id: int, url: bytes, *, gone: bool) -> None:
         """Disables a webhook that is gone, or has been failing for too long."""
         why = (DisabledReason.GONE, None) if gone else (DisabledReason.FAILING, FAILING_FOR)
         async with self._db.write() as unit:
-            disabled = await unit.deliveries.disable(workspace_id, webhook_id, *why)
+            disabled = await unit.deliveries.disable(workspace_id, webhook_id, url, *why)
         if disabled:
             _log.warning("webhook_disabled", webhook=webhook_id, reason=why[0])
 
@@ -126,13 +159,7 @@ class DeliveryService:
         except Unavailable as problem:  # what is being sent goes on
             _log.warning("deliveries_interrupted", error=type(problem.__cause__).__name__)
             return []
-        wanted = [
-            (row.workspace_id, row.webhook_id)
-            for row in found
-            for _ in range(_lanes(row) - busy[row.workspace_id, row.webhook_id])
-        ]
-        random.shuffle(wanted)
-        return wanted[:room]
+        return _dealt(found, busy, room)
 
     async def _lane(self, workspace_id: int, webhook_id: int, stopping: asyncio.Event) -> None:
         loop = asyncio.get_running_loop()
@@ -141,9 +168,35 @@ class DeliveryService:
             while await self.deliver(workspace_id, webhook_id) and loop.time() < ends_at and not stopping.is_set():
                 pass
         except Exception as error:  # noqa: BLE001 — its text may hold anything; the lease ends, and it is tried again
-            _log.warning("delivery_interrupted", error=type(error).__name__)
+            log_failure(_log, "delivery_interrupted", error)
 
     async def _attempt(self, workspace_id: int, webhook_id: int, claimed: ClaimedDelivery) -> AttemptRow:
+        """Sends a delivery and returns what came of it; raises ``Unavailable`` if there is no key to be had."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        status, error, wait = None, None, timedelta(0)
+        try:
+            answer = await self._send(workspace_id, webhook_id, claimed)
+        except Refused as refused:
+            error = refused.code
+        except Unavailable:
+            raise
+        except Exception as failure:  # noqa: BLE001 — whatever it was, it may be over by the next attempt
+            log_failure(_log, "delivery_failed", failure)
+            error = Internal.code
+        else:
+            status = answer.status
+            if not 200 <= status < 300:
+                error = "redirect" if 300 <= status < 400 else f"status_{status}"
+                wait = _wait(answer.headers)
+        duration_ms = round((loop.time() - began) * 1000)
+        retry = None
+        if error and claimed.attempts <= len(RETRIES):
+            usual = RETRIES[claimed.attempts - 1] * (1 + JITTER * random.random())  # noqa: S311 — spreads the load
+            retry = max(usual, wait)
+        return AttemptRow(error is None, status, error, duration_ms, retry)
+
+    async def _send(self, workspace_id: int, webhook_id: int, claimed: ClaimedDelivery) -> "Answer":
         from standardwebhooks import Webhook
 
         from app.security.outbound import post  # 4 MB that API processes do without
@@ -160,25 +213,8 @@ class DeliveryService:
             "webhook-timestamp": str(int(now.timestamp())),
             "webhook-signature": " ".join(each.sign(str(claimed.delivery_id), now, body) for each in signers),
         }
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        status, error, wait = None, None, timedelta(0)
-        try:
-            url = opened(keys, webhook_id, "url", claimed.url)
-            answer = await post(self._targets, url, headers, body.encode())
-        except Refused as refused:
-            error = refused.code
-        else:
-            status = answer.status
-            if not 200 <= status < 300:
-                error = "redirect" if 300 <= status < 400 else f"status_{status}"
-                wait = _wait(answer.headers)
-        duration_ms = round((loop.time() - began) * 1000)
-        retry = None
-        if error and status != GONE and claimed.attempts <= len(RETRIES):
-            usual = RETRIES[claimed.attempts - 1] * (1 + JITTER * random.random())  # noqa: S311 — spreads the load
-            retry = max(usual, wait)
-        return AttemptRow(error is None, status, error, duration_ms, retry)
+        url = opened(keys, webhook_id, "url", claimed.url)
+        return await post(self._targets, url, headers, body.encode())
 
     def _payload(self, claimed: ClaimedDelivery) -> dict[str, object]:
         event = WebhookEvent(claimed.event)
@@ -191,8 +227,31 @@ class DeliveryService:
         return {"type": event, "timestamp": format_rfc3339(claimed.created_at), "data": data}
 
 
-def _lanes(row: EndpointRow) -> int:
-    return 1 if row.failing else row.due
+def _dealt(found: list[EndpointRow], busy: Counter[tuple[int, int]], room: int) -> list[tuple[int, int]]:
+    """Returns who gets another lane: workspaces in turn, and in each its webhooks in turn.
+
+    A workspace has at most a third of the lanes that are left then: a quarter of all if it is alone. So who comes next
+    finds one, until there are about as many workspaces as lanes.
+    """
+    random.shuffle(found)
+    wanted = [
+        (nth, (row.workspace_id, row.webhook_id))
+        for row in found
+        for nth in range(busy[row.workspace_id, row.webhook_id], 1 if row.failing else row.due)
+    ]
+    held = Counter[int]()
+    for (workspace_id, _), lanes in busy.items():
+        held[workspace_id] += lanes
+    in_turn = []
+    for _, endpoint in sorted(wanted, key=itemgetter(0)):
+        in_turn.append((held[endpoint[0]], endpoint))
+        held[endpoint[0]] += 1
+    dealt: list[tuple[int, int]] = []
+    for holds, endpoint in sorted(in_turn, key=itemgetter(0)):
+        if 3 * holds >= room - len(dealt):
+            break
+        dealt.append(endpoint)
+    return dealt
 
 
 def _wait(headers: Mapping[str, str]) -> timedelta:

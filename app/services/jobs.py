@@ -22,6 +22,7 @@ from app.services.auth import confirm
 from app.services.search import SearchService
 from app.services.summaries import SummaryService
 from app.services.turns import Turns
+from app.telemetry import log_failure
 
 TRIES = 3
 """How often a conversation is begun, counting those that ended with their worker."""
@@ -226,7 +227,7 @@ class JobService:
                 _payer(run.workspace_id, order), [item.conversation_id for item in items], force=order.force
             )
         except Exception as error:  # noqa: BLE001 — whatever it was, one by one it befalls only one
-            _log.warning("job_batch_failed", error=type(error).__name__)
+            log_failure(_log, "job_batch_failed", error)
             return items
         if made.lost_usd:
             async with self._db.write() as unit:
@@ -248,7 +249,7 @@ class JobService:
         except Problem as problem:
             code, final = problem.code, problem.status < 500
         except Exception as error:  # noqa: BLE001 — whatever happens to one conversation, the others go on
-            _log.error("job_item_failed", error=type(error).__name__)
+            log_failure(_log, "job_item_failed", error)
             code, final = "internal", False
         else:
             return ItemState.DONE, None, summary.provenance.cost_usd if summary.updated_at >= item.started_at else 0.0

@@ -13,6 +13,7 @@ from app.llm.breaker import FAILURES, OPEN_S
 from app.settings import Settings
 from tests.support.accounts import Accounts, open_accounts
 from tests.support.api import Workspace, message
+from tests.support.metrics import scrape
 from tests.support.providers import Providers, failure, grok_reply, open_providers, summary_answer
 from tests.support.valkey import valkey_server
 
@@ -84,6 +85,33 @@ async def test_jobs_that_no_worker_takes_degrade(
     assert await readiness(anonymous) == (200, "ok", WELL)
     postgresql.execute("UPDATE pgqueuer.pgqueuer SET heartbeat = now() - interval '1 min'")
     assert (await readiness(anonymous))[1] == "degraded"
+
+
+async def test_events_that_no_worker_sends_degrade(
+    workspace: Workspace, anonymous: httpx.AsyncClient, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.health.QUEUE_S", -1.0)
+    hook = {"url": "https://hooks.example.com/", "events": ["conversation.deleted"]}
+    assert (await workspace.admin.post("/webhooks", json=hook)).status_code == 201
+    for name in ("c1", "c2"):
+        await workspace.editor.post("/chats", json=message(name))
+        await workspace.admin.delete(f"/chats/{name}")
+    assert await readiness(anonymous) == (200, "ok", WELL), "a worker may take it yet"
+    postgresql.autocommit = True
+    postgresql.execute("UPDATE webhook_deliveries SET due_at = now() - interval '1 min'")
+    degraded = 200, "degraded", {**WELL, "queue": "degraded"}
+    assert await readiness(anonymous) == degraded
+    assert (await scrape(anonymous)).of("webhook_oldest_delivery_seconds") > 59
+    sent = (
+        "UPDATE webhook_deliveries SET state = 'sending', due_at = now() + interval '{}' WHERE conversation_id = 'c1'"
+    )
+    postgresql.execute(sent.format("20 s"))
+    assert await readiness(anonymous) == (200, "ok", WELL), "its target is slow"
+    postgresql.execute(sent.format("-1 s"))
+    assert await readiness(anonymous) == degraded, "its worker died"
+    postgresql.execute("UPDATE webhooks SET failing_since = now()")
+    assert await readiness(anonymous) == (200, "ok", WELL), "its target fails, and is tried by one lane"
+    assert (await scrape(anonymous)).of("webhook_oldest_delivery_seconds") == 0
 
 
 async def test_without_the_database_or_its_schema_it_is_not_ready(

@@ -23,6 +23,8 @@ from tests.support.live import bearer, following
 from tests.support.metrics import Metrics, scrape, since
 from tests.support.process import WORK, environment, serving, working
 from tests.support.providers import Providers, failure, gemini_reply, grok_reply, open_providers, summary_answer
+from tests.support.receiver import answer, open_receiver
+from tests.support.webhooks import hook, pass_time
 
 REQUESTS = "http_request_duration_seconds_count"
 MODEL = "xai/grok-4.3"
@@ -185,6 +187,28 @@ async def test_the_queue_is_told_as_it_is(workspace: Workspace, anonymous: httpx
     assert 0 < found.of("queue_oldest_job_seconds") < 60
     assert [found.of("dependency_health", dependency=each) for each in ("database", "schema", "queue")] == [1, 1, 1]
     assert found.of("process_resident_memory_bytes") > 2**20
+
+
+async def test_deliveries_are_counted_and_what_waits_is_told_of_targets_that_are_well(
+    accounts: Accounts, postgresql: psycopg.Connection
+) -> None:
+    app = await accounts.instance(webhook_allowed_networks=("127.0.0.1/32",))
+    services, admin = app.state.services, accounts.client(await accounts.key(), app)
+    kinds = ("delivered", "failed", "given_up")
+    async with open_receiver() as target:
+        ours = Workspace(keys={}, admin=admin, editor=admin, viewer=admin)
+        made = await hook(ours, target, "conversation.deleted")
+        for name in ("c1", "c2"):
+            await admin.post("/chats", json=message(name))
+            await admin.delete(f"/chats/{name}")
+        before = await scrape(admin)
+        assert 0 < before.of("webhook_oldest_delivery_seconds") < 60
+        target.replies = [answer(204), *[answer(500)] * 10]
+        for _ in range(11):
+            await services.deliveries.deliver(made.workspace_id, int(made.id))
+            pass_time(postgresql)
+    found = since(before, await scrape(admin))
+    assert [found.of("webhook_deliveries_total", result=kind) for kind in kinds] == [1, 9, 1]
 
 
 async def test_open_sockets_are_counted(url: str, workspace: Workspace) -> None:

@@ -4,6 +4,9 @@ import asyncio
 import ipaddress
 import socket
 import ssl
+import subprocess
+import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from app.security import outbound
 from app.security.outbound import Answer, post
 from app.security.targets import Refused, Targets, is_public, parse_target
+from app.settings import ROOT
 from tests.support.receiver import Receiver, answer, open_receiver
 
 LOOPBACK = [ipaddress.ip_network("127.0.0.0/8")]
@@ -220,14 +224,54 @@ async def test_an_answer_that_takes_too_long_is_given_up(
 
 
 async def test_a_name_whose_servers_do_not_answer_takes_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     monkeypatch.setattr(outbound, "DEADLINE_S", 0.2)
     answered = threading.Event()
     targets = Targets(LOOPBACK, lambda host, port: [str(answered.wait(10))])
     assert await refused(targets, "https://hooks.example.com/") == "timeout"
     answered.set()
-    targets.close()
+
+
+async def test_who_asks_for_the_same_name_meanwhile_shares_the_look_up(target: Receiver) -> None:
+    asked = 0
+    began, answered = threading.Event(), threading.Event()
+
+    def late(host: str, port: int) -> list[str]:
+        nonlocal asked
+        asked += 1
+        began.set()
+        answered.wait()
+        return ["127.0.0.1"]
+
+    targets = Targets(LOOPBACK, late)
+    async with asyncio.TaskGroup() as requests:
+        for _ in range(5):
+            requests.create_task(post(targets, named(target), {}, b"{}"))
+        gone = requests.create_task(post(targets, named(target), {}, b"{}"))
+        await asyncio.to_thread(began.wait)
+        gone.cancel()
+        answered.set()
+    assert (len(target.requests), asked) == (5, 1)
+    assert (await post(targets, named(target), {}, b"{}")).status == 204
+    assert asked == 2, "an answer is not kept"
+
+
+def test_a_process_ends_while_names_are_looked_up() -> None:
+    code = """
+import asyncio, threading
+from app.security import outbound
+from app.security.targets import Refused, Targets
+async def main():
+    outbound.DEADLINE_S = 0.01
+    try:
+        await outbound.post(Targets((), lambda host, port: threading.Event().wait()), "https://a.example/", {}, b"")
+    except Refused as refused:
+        print(refused.code)
+asyncio.run(main())
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
+    )
+    assert (ended.stdout, ended.stderr) == ("timeout\n", "")
 
 
 @pytest.mark.parametrize("garbage", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nX: " + b"a" * 300_000])

@@ -23,7 +23,7 @@ EXCEPTIONS: dict[tuple[str, str, str | None], str] = {
     ("SELECT", "memberships", "user_id"): "sign-in and GET /auth/me: of which workspaces somebody is a member",
     ("UPDATE", "memberships", "invited_email"): "sign-in: who proves to have an address accepts its invitations",
     ("SELECT", "trend_changes", None): "the worker looks for workspaces whose trends are to be brought up to date",
-    ("SELECT", "webhooks", "enabled"): "a worker: which webhooks something is due for, or is kept too long",
+    ("SELECT", "webhooks", "enabled"): "workers and health: which webhooks something is due for, or is kept too long",
     ("SELECT", "workspaces", "name"): "the command line: an operator names a workspace",
     ("SELECT", "workspaces", None): "the command line lists them; at start, one is read for each master key",
 }
