@@ -28,7 +28,7 @@ from app.services.chats import ChatService
 from app.services.deliveries import DeliveryService
 from app.services.evaluation import EvaluationService
 from app.services.feedback import FeedbackService
-from app.services.health import HealthService
+from app.services.health import HealthService, check
 from app.services.idempotency import IdempotencyService
 from app.services.imports import ImportService
 from app.services.insights import InsightsService
@@ -150,8 +150,9 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         summaries = SummaryService(db, workspaces, usage, gateway)
         trends = TrendService(db, workspaces)
         stack.push_async_callback(trends.close)
-        health = HealthService(db, rate_limits, hops)
-        await health.check()
+        alone = Database(url, pool_size=1, timeout_s=settings.database_timeout_s, server=None)
+        stack.push_async_callback(alone.close)
+        await check(alone)
         await workspaces.check_master_keys()
         targets = Targets([ipaddress.ip_network(each) for each in settings.webhook_allowed_networks])
         stack.callback(targets.close)
@@ -164,7 +165,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             deliveries=DeliveryService(db, workspaces, targets, settings.base_url),
             evaluation=EvaluationService(chats, feedback, workspaces),
             feedback=feedback,
-            health=health,
+            health=HealthService(alone, rate_limits, hops),
             idempotency=IdempotencyService(db, workspaces),
             imports=ImportService(chats, large_writes),
             insights=InsightsService(db, workspaces, usage, gateway),

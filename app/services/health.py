@@ -36,7 +36,10 @@ class Report(NamedTuple):
 
 
 class HealthService:
-    """Public: load balancers and orchestrators ask."""
+    """Public: load balancers and orchestrators ask.
+
+    ``db`` should be nobody else's: requests that have all connections do not make the database unavailable.
+    """
 
     def __init__(self, db: Database, rate_limits: RateLimits, hops: Sequence[Hop]) -> None:
         self._db = db
@@ -67,7 +70,7 @@ class HealthService:
     async def _look(self) -> Health:
         checks = {"database": UNAVAILABLE}
         try:
-            await self.check()
+            await check(self._db)
             checks = {"database": OK, "schema": OK, "queue": await self._look_at_queue()}
         except Unavailable as problem:
             _log.warning("not_ready", error=type(problem.__cause__).__name__)
@@ -89,13 +92,14 @@ class HealthService:
         queue = self._queue[1]
         return DEGRADED if queue.overdue and not queue.heard else OK
 
-    async def check(self) -> None:
-        """Raises ``Unavailable`` if the database does not answer, ``ConfigurationError`` if it was not migrated."""
-        async with self._db.read() as unit:
-            role, version = await unit.workspaces.works_as(), await unit.workspaces.schema_version()
-        if role != APP_ROLE:
-            raise ConfigurationError(f"The service works as {role}, not as {APP_ROLE}: does a pooler drop `role`?")
-        if version is None or version < SCHEMA_VERSION:
-            raise ConfigurationError(
-                f"The database is at migration {version or 0}, not {SCHEMA_VERSION} yet. Run `alembic upgrade head`."
-            )
+
+async def check(db: Database) -> None:
+    """Raises ``Unavailable`` if the database does not answer, ``ConfigurationError`` if it was not migrated."""
+    async with db.read() as unit:
+        role, version = await unit.workspaces.works_as(), await unit.workspaces.schema_version()
+    if role != APP_ROLE:
+        raise ConfigurationError(f"The service works as {role}, not as {APP_ROLE}: does a pooler drop `role`?")
+    if version is None or version < SCHEMA_VERSION:
+        raise ConfigurationError(
+            f"The database is at migration {version or 0}, not {SCHEMA_VERSION} yet. Run `alembic upgrade head`."
+        )

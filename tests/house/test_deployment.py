@@ -79,7 +79,7 @@ async def driven(accounts: Accounts, postgresql: psycopg.Connection) -> Metrics:
     await admin.post("/chats/summarize", json={"conversation_id": "c1"})
     for _ in range(6):
         await admin.get("/chats")
-    async with accounts.services.health._db.read():  # the only connection
+    async with accounts.services.chats._db.read():  # the only connection
         assert (await admin.get("/chats/c1/summary")).status_code in (429, 503)
         assert (await admin.post("/chats", json=message("c2"))).status_code == 503
     return await scrape(admin)

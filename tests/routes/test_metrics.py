@@ -155,7 +155,9 @@ async def test_waits_for_a_connection_and_what_fails_are_counted(
         during = await scrape(client)
     assert during.of("database_pool_in_use") == 2
     assert (before.of("http_requests_in_flight"), during.of("http_requests_in_flight") >= 3) == (1, True)
-    assert during.of("dependency_health", dependency="database") == 0
+    assert during.of("dependency_health", dependency="database") == 1, "it answers; requests have all connections"
+    ready = await client.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "ok")
     assert [answer.status_code for answer in await asyncio.gather(*asking)] == [503] * 3
     postgresql.execute("ROLLBACK")
     found = since(before, await scrape(client))
