@@ -1,8 +1,15 @@
 """What is deployed speaks of things that exist: metrics, settings, commands, files."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import psycopg
@@ -12,6 +19,7 @@ import yaml
 
 from app.__main__ import cli
 from app.settings import ROOT, Settings
+from app.ui.__main__ import options
 from tests.support.accounts import Accounts, open_accounts
 from tests.support.api import message
 from tests.support.metrics import Metrics, scrape
@@ -147,6 +155,56 @@ def test_each_image_is_nobodys_and_the_apis_is_without_what_only_the_interface_n
     listed = re.search(r"uninstall .*\\\n(.*)", stages["packages-api"])
     assert listed
     assert set(listed[1].split()) == only
+
+
+@contextmanager
+def answering(body: str, path: str = "/metrics") -> Iterator[str]:
+    """Answers with a text at one path, and with 404 elsewhere; yields the port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # noqa: N802 — the library's name
+            self.send_response(200 if self.path == path else 404)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield str(server.server_port)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def healthy(command: list[str], **environment: str) -> bool:
+    """Returns what a container's own look at itself says; it is Python's."""
+    assert command[0] == "python"
+    found = subprocess.run(
+        [sys.executable, *command[1:]], env={**os.environ, **environment}, capture_output=True, check=False
+    )
+    return found.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("ui_url", "path"),
+    [
+        ("", ""),
+        ("https://chat.example.com", ""),
+        ("https://chat.example.com/ui", "/ui"),
+        ("https://example.com/a/ui/", "/a/ui"),
+    ],
+)
+def test_the_interface_is_looked_for_where_it_is(ui_url: str, path: str) -> None:
+    ui = (ROOT / "Dockerfile").read_text().partition(" AS ui\n")[2]
+    command = re.search(r"^HEALTHCHECK .*\\\n    CMD (.*)", ui, re.MULTILINE)
+    assert command
+    with answering("ok", f"{path}/_stcore/health") as port:
+        assert healthy(json.loads(command[1]), UI_URL=ui_url, UI_PORT=port)
+    assert options("127.0.0.1", 8501, ui_url or "http://localhost:8501")["server.baseUrlPath"] == path.strip("/")
 
 
 def test_what_the_services_are_given_are_settings_and_what_they_run_are_commands() -> None:
