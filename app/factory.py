@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from app import metrics
 from app.bus import Bus
 from app.db import Database
 from app.errors import ConfigurationError
@@ -143,7 +144,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         chats = ChatService(db, workspaces, cursors)
         large_writes = Turns(max(1, settings.database_pool_size // 3))
         usage = UsageService(db)
-        hops = [hop(settings, model) for model in configured_models(settings)]
+        hops = [_told(hop(settings, model)) for model in configured_models(settings)]
         gateway = Gateway(hops, deadline_s=settings.llm_deadline_s)
         feedback = FeedbackService(db, workspaces)
         search = SearchService(db, reads, workspaces, cursors)
@@ -192,6 +193,12 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             max_body_bytes=settings.max_body_bytes,
             metrics_token=_plain(settings.metrics_token),
         )
+
+
+def _told(hop: Hop) -> Hop:
+    """Returns a model that metrics are to tell of."""
+    metrics.read_level(metrics.breaker_open.labels(hop.model), lambda: hop.breaker.is_open)
+    return hop
 
 
 def _replica(settings: Settings) -> Database | None:

@@ -21,6 +21,9 @@ QUEUE_S = 5.0
 LATE_S = 3.0
 """How long a report waits for a look; then the database does not answer."""
 
+MODEL = "llm_"
+"""What the names of models begin with among the dependencies: of these each process knows its own failures only."""
+
 OK, DEGRADED, UNAVAILABLE = "ok", "degraded", "unavailable"
 LEVELS = {OK: 1.0, DEGRADED: 0.5}
 """How well a dependency is, as a number."""
@@ -29,7 +32,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Report(NamedTuple):
-    """What metrics tell: how well each dependency is, from 0 to 1, and the queue, if it is known."""
+    """What metrics tell: how well each dependency that all share is, from 0 to 1, and the queue, if it is known."""
 
     levels: Mapping[str, float]
     queue: QueueRow | None
@@ -65,7 +68,8 @@ class HealthService:
         except TimeoutError:
             return Report({"database": 0.0}, None)
         queue = self._queue[1] if self._queue and health.status != UNAVAILABLE else None
-        return Report({name: LEVELS.get(word, 0.0) for name, word in health.checks.items()}, queue)
+        shared = {name: word for name, word in health.checks.items() if not name.startswith(MODEL)}
+        return Report({name: LEVELS.get(word, 0.0) for name, word in shared.items()}, queue)
 
     async def _look(self) -> Health:
         checks = {"database": UNAVAILABLE}
@@ -81,7 +85,7 @@ class HealthService:
         if together is not None:
             checks["rate_limits"] = OK if together else DEGRADED
         for hop in self._hops:
-            checks[f"llm_{hop.model.partition('/')[0]}"] = DEGRADED if hop.breaker.is_open else OK
+            checks[f"{MODEL}{hop.model.partition('/')[0]}"] = DEGRADED if hop.breaker.is_open else OK
         return Health(status=DEGRADED if DEGRADED in checks.values() else OK, checks=checks)
 
     async def _look_at_queue(self) -> str:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -162,7 +161,7 @@ def answering(body: str, path: str = "/metrics") -> Iterator[str]:
     """Answers with a text at one path, and with 404 elsewhere; yields the port."""
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 — the library's name
+        def do_GET(self) -> None:
             self.send_response(200 if self.path == path else 404)
             self.end_headers()
             self.wfile.write(body.encode())
