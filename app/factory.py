@@ -29,7 +29,7 @@ from app.services.chats import ChatService
 from app.services.deliveries import DeliveryService
 from app.services.evaluation import EvaluationService
 from app.services.feedback import FeedbackService
-from app.services.health import HealthService, check
+from app.services.health import HealthService, check_database
 from app.services.idempotency import IdempotencyService
 from app.services.imports import ImportService
 from app.services.insights import InsightsService
@@ -127,7 +127,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
     async with AsyncExitStack() as stack:
         db = Database(url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s)
         stack.push_async_callback(db.close)
-        replica = _replica(settings)
+        replica = replica_of(settings)
         if replica:
             stack.push_async_callback(replica.close)
         reads = Reads(db, replica)
@@ -153,7 +153,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         stack.push_async_callback(trends.close)
         alone = Database(url, pool_size=1, timeout_s=settings.database_timeout_s, server=None)
         stack.push_async_callback(alone.close)
-        await check(alone)
+        await check_database(alone)
         await workspaces.check_master_keys()
         targets = Targets([ipaddress.ip_network(each) for each in settings.webhook_allowed_networks])
         stack.callback(targets.close)
@@ -201,7 +201,8 @@ def _told(hop: Hop) -> Hop:
     return hop
 
 
-def _replica(settings: Settings) -> Database | None:
+def replica_of(settings: Settings) -> Database | None:
+    """Returns the replica, if one is configured."""
     if settings.database_replica_url is None:
         return None
     url = _url(settings.database_replica_url)

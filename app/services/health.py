@@ -49,7 +49,7 @@ class HealthService:
         self._rate_limits = rate_limits
         self._hops = hops
         self._running: asyncio.Task[Health] | None = None
-        self._queue: tuple[float, QueueRow] | None = None
+        self._queue: tuple[float, QueueRow | None] | None = None
 
     async def ready(self) -> Health:
         """Returns whether requests can be served now, by dependency; all who ask at the same time share one look.
@@ -74,7 +74,7 @@ class HealthService:
     async def _look(self) -> Health:
         checks = {"database": UNAVAILABLE}
         try:
-            await check(self._db)
+            await check_database(self._db)
             checks = {"database": OK, "schema": OK, "queue": await self._look_at_queue()}
         except Unavailable as problem:
             _log.warning("not_ready", error=type(problem.__cause__).__name__)
@@ -86,7 +86,7 @@ class HealthService:
             checks["rate_limits"] = OK if together else DEGRADED
         for hop in self._hops:
             checks[f"{MODEL}{hop.model.partition('/')[0]}"] = DEGRADED if hop.breaker.is_open else OK
-        return Health(status=DEGRADED if DEGRADED in checks.values() else OK, checks=checks)
+        return Health(status=OK if {*checks.values()} == {OK} else DEGRADED, checks=checks)
 
     async def _look_at_queue(self) -> str:
         now = time.monotonic()
@@ -94,10 +94,12 @@ class HealthService:
             async with self._db.read() as unit:
                 self._queue = now, await unit.health.queue()
         queue = self._queue[1]
+        if queue is None:
+            return UNAVAILABLE
         return DEGRADED if queue.overdue and not queue.heard else OK
 
 
-async def check(db: Database) -> None:
+async def check_database(db: Database) -> None:
     """Raises ``Unavailable`` if the database does not answer, ``ConfigurationError`` if it was not migrated."""
     async with db.read() as unit:
         role, version = await unit.workspaces.works_as(), await unit.workspaces.schema_version()

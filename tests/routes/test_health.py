@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from app.db import APP_ROLE
 from app.llm.breaker import FAILURES, OPEN_S
 from app.settings import Settings
 from tests.support.accounts import Accounts, open_accounts
@@ -90,6 +91,17 @@ async def test_jobs_that_no_worker_takes_degrade(
     assert await readiness(anonymous) == (200, "ok", WELL)
     postgresql.execute("UPDATE pgqueuer.pgqueuer SET heartbeat = now() - interval '1 min'")
     assert (await readiness(anonymous))[1] == "degraded"
+
+
+async def test_what_may_not_be_read_of_the_queue_degrades(
+    anonymous: httpx.AsyncClient, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.health.QUEUE_S", -1.0)
+    postgresql.autocommit = True
+    for what in ("ALL ON pgqueuer.pgqueuer", "USAGE ON SCHEMA pgqueuer"):
+        postgresql.execute(f"REVOKE {what} FROM {APP_ROLE}".encode())
+        assert await readiness(anonymous) == (200, "degraded", {**WELL, "queue": "unavailable"})
+    assert (await scrape(anonymous)).of("dependency_health", dependency="queue") == 0
 
 
 async def test_without_the_database_or_its_schema_it_is_not_ready(
