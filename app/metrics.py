@@ -80,7 +80,7 @@ near_budget = Counter(
 )
 
 
-def _gauge(name: str, text: str, *labels: str, together: Literal["livesum", "livemax"] = "livesum") -> Gauge:
+def _gauge(name: str, text: str, *labels: str, together: Literal["livesum", "livemax", "max"] = "livesum") -> Gauge:
     return Gauge(name, text, labels, registry=registry, multiprocess_mode=together)
 
 
@@ -89,6 +89,9 @@ pool_size = _gauge("database_pool_size", "Connections that requests and jobs may
 pool_in_use = _gauge("database_pool_in_use", "Connections that they have.", "server")
 breaker_open = _gauge(
     "llm_breaker_open", "1 while one of the processes leaves a model alone.", "model", together="livemax"
+)
+worker_ready = _gauge(
+    "worker_ready_timestamp_seconds", "When a worker last saw that it can work; 0 if it is none.", together="max"
 )
 live_sockets = _gauge("live_sockets", "Open sockets.")
 

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,6 +16,7 @@ import psycopg
 import pytest
 import typer
 import yaml
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from app.__main__ import cli
 from app.settings import ROOT, Settings
@@ -206,6 +208,42 @@ def test_the_interface_is_looked_for_where_it_is(ui_url: str, path: str) -> None
     assert options("127.0.0.1", 8501, ui_url or "http://localhost:8501")["server.baseUrlPath"] == path.strip("/")
 
 
+def test_a_worker_that_has_not_seen_for_half_a_minute_that_it_can_work_is_unhealthy() -> None:
+    port = SERVICES["worker"]["environment"]["WORKER_METRICS_PORT"]
+    kind, *command = SERVICES["worker"]["healthcheck"]["test"]
+    assert kind == "CMD"
+    registry = CollectorRegistry()
+    seen = Gauge("worker_ready_timestamp_seconds", "-", registry=registry)
+    for seconds, well in ((0, True), (60, False)):
+        seen.set(time.time() - seconds)
+        with answering(generate_latest(registry).decode()) as other:
+            assert healthy([part.replace(str(port), other) for part in command]) is well
+    assert not healthy([part.replace(str(port), other) for part in command]), "nobody answers"
+
+
+def test_grafana_does_not_start_without_a_password() -> None:
+    [shell, option, script] = SERVICES["grafana"]["entrypoint"]
+    assert script.endswith("exec /run.sh"), "what the image begins with"
+    script = script.replace("$$", "$").replace("exec /run.sh", "echo begun")
+    for password, begins in (("", False), ("a-password", True)):
+        found = subprocess.run(
+            [shell, option, script],
+            env={"GF_SECURITY_ADMIN_PASSWORD": password},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (found.returncode == 0, "begun" in found.stdout) == (begins, begins)
+        assert ("set GRAFANA_PASSWORD in .env" in found.stderr) != begins
+
+
+def test_the_proxy_keeps_metrics_inside() -> None:
+    text = re.sub(r"#.*", "", (ROOT / "deploy/nginx.conf").read_text())
+    places = dict(re.findall(r"location (.*?) \{\s*(.*?)\s*\}", text, re.DOTALL))
+    assert places.pop("= /metrics") == "return 404;"
+    assert list(places) == ["/"]
+
+
 def test_what_the_services_are_given_are_settings_and_what_they_run_are_commands() -> None:
     known = {name.upper() for name in Settings.model_fields} | FOR_OTHERS
     for name, service in OURS.items():
@@ -219,7 +257,7 @@ def test_what_the_services_are_given_are_settings_and_what_they_run_are_commands
             if wait["condition"] == "service_healthy":
                 assert other == "api" or "test" in SERVICES[other]["healthcheck"], name
     text = (ROOT / "docker-compose.yml").read_text()
-    assert set(re.findall(r"\$\{(\w+)", text)) <= known
+    assert set(re.findall(r"(?<!\$)\$\{(\w+)", text)) <= known
     assert "env_file" not in SERVICES["ui"], "it needs no secrets"
 
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -249,7 +250,9 @@ async def test_a_worker_tells_its_own_where_it_is_told_to(settings: Settings, mo
         port = str(probe.getsockname()[1])
     with working(settings, WORKER_METRICS_PORT=port) as process:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            found = await scrape(client)
+            while not (found := await scrape(client)).of("worker_ready_timestamp_seconds"):
+                pass
+        assert psutil.Process(process.pid).create_time() - 1 < found.of("worker_ready_timestamp_seconds") <= time.time()
         assert found.of("database_pool_size") == settings.database_pool_size
         assert ("llm_breaker_open", frozenset({("model", MODEL)})) in found
         assert found.of("process_resident_memory_bytes") > 2**20
