@@ -219,7 +219,8 @@ class Settings(BaseSettings):
     @property
     def has_embedded_database(self) -> bool:
         """Whether the embedded PostgreSQL is the configured one and was set up."""
-        return self.database_url is None and (self.data_dir / "postgres" / "PG_VERSION").exists()
+        begun, unfinished = self.data_dir / "postgres" / "PG_VERSION", self.data_dir / ".initializing"
+        return self.database_url is None and begun.exists() and not unfinished.exists()
 
     @property
     def base_url(self) -> str:

@@ -85,6 +85,9 @@ def test_no_secret_is_generated_beside_a_database_that_needs_another(tmp_path: P
     for read in (master_keys, secret_keys):
         with pytest.raises(ConfigurationError, match="from a backup"):
             read(settings)
+    (tmp_path / ".initializing").touch()  # what was begun only is begun anew
+    generate_secrets(settings)
+    assert master_keys(settings) != secret_keys(settings)
 
 
 def test_secrets_are_not_shown(tmp_path: Path) -> None:
