@@ -27,8 +27,9 @@ FROM base AS ui
 COPY --from=packages /venv /venv
 USER chat
 EXPOSE 8501
+# With a path in UI_URL everything is below it.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
-    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ.get(\"UI_PORT\", 8501)}/_stcore/health', timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.parse as p, urllib.request as u; e = os.environ.get; u.urlopen(f'http://127.0.0.1:{e(\"UI_PORT\", 8501)}{p.urlsplit(e(\"UI_URL\", \"\")).path.rstrip(\"/\")}/_stcore/health', timeout=2)"]
 CMD ["python", "-m", "app", "ui"]
 
 # API, worker, migrations and the command line.

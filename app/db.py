@@ -119,13 +119,15 @@ class Database:
 
     Connections are in autocommit, so that a read of one statement needs no transaction; a write opens one. ``connect``
     returns a connection beside the pool, to close by oneself. ``on_commit`` is called with a unit's topics, when it
-    is or may be committed. ``server`` is what metrics call it.
+    is or may be committed. ``server`` is what metrics call it; without one they leave it out.
 
     SQLAlchemy's pool makes the connections, but what is idle is kept here: to take it from there takes a greenlet, and
     that the time of a small statement.
     """
 
-    def __init__(self, dsn: str, *, pool_size: int = 10, timeout_s: float = 8.0, server: str = "primary") -> None:
+    def __init__(
+        self, dsn: str, *, pool_size: int = 10, timeout_s: float = 8.0, server: str | None = "primary"
+    ) -> None:
         async def connect() -> asyncpg.Connection:
             try:
                 return await _connect(dsn, timeout_s)
@@ -151,8 +153,9 @@ class Database:
         )
         self._idle: list[tuple[PoolProxiedConnection, asyncpg.Connection]] = []
         self._in_use = 0
-        metrics.pool_size.labels(server).set(pool_size)
-        metrics.read_level(metrics.pool_in_use.labels(server), lambda: self._in_use)
+        if server:
+            metrics.pool_size.labels(server).set(pool_size)
+            metrics.read_level(metrics.pool_in_use.labels(server), lambda: self._in_use)
         self._free = asyncio.Semaphore(pool_size)
 
     def read(self) -> AbstractAsyncContextManager[Unit]:

@@ -12,15 +12,17 @@ import asyncpg
 
 from app.db import APP_ROLE, Database
 from app.errors import ConfigurationError, Problem
-from app.factory import configured_models, database_url, hop, limits_of
+from app.factory import configured_models, database_url, hop, limits_of, replica_of
 from app.llm.prices import cost_usd
 from app.llm.probe import probe
 from app.models import Base
+from app.repositories.health import QUEUE
 from app.schemas.rows import ServerRow
 from app.security.encryption import MasterKeys
-from app.services.health import HealthService
+from app.services.health import check_database
 from app.services.workspaces import WorkspaceService
 from app.settings import Settings, master_keys, secret_keys
+from app.telemetry import reporting
 
 OLDEST = 150_000
 """The oldest version of PostgreSQL that is tried, as its ``server_version_num``."""
@@ -29,6 +31,8 @@ SKEW_S, TOO_MUCH_SKEW_S = 2.0, 30.0
 """By how much the clocks may differ: tokens are believed that much later or earlier, and limits begin anew then."""
 TAKEN = 0.8
 """Which part of PostgreSQL's connections the service may take; migrations and people need some."""
+BESIDE_POOL, QUEUE_CONNECTIONS = 2, 2
+"""Connections of each process beside its pool, for notices and to see how the database is; a worker's queue."""
 OTHERS_FILE = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -52,7 +56,7 @@ class Finding(NamedTuple):
 async def examine(settings: Settings, *, call: bool = False, clock: Callable[[], float] = time.time) -> list[Finding]:
     """Returns what was found; ``call`` spends a call on each model, ``clock`` returns seconds since 1970."""
     found = [Finding("settings", State.OK, "Each can be read."), *_secrets(settings), _disk(settings)]
-    found += await _database(settings, clock)
+    found += [*await _database(settings, clock), *await _replica(settings), *_reports(settings)]
     found += [*await _rate_limits(settings), *_sign_in(settings)]
     return found + [finding async for finding in _models(settings, call)]
 
@@ -62,7 +66,11 @@ def _secrets(settings: Settings) -> Iterator[Finding]:
         try:
             read(settings)
         except ConfigurationError as error:
-            if settings.database_url is None and not (settings.data_dir / name).exists():
+            lost = not (settings.data_dir / name).exists()
+            if settings.has_embedded_database and lost:
+                action = f"Restore {settings.data_dir / name} from a backup: the database beside it needs that one."
+                yield Finding(name, State.FAILED, "It is lost.", action)
+            elif settings.database_url is None and lost:
                 yield Finding(name, State.WARNING, "It is not made yet.", "./scripts/run makes it.")
             else:
                 yield Finding(name, State.FAILED, str(error), f"Set {name.upper()}.")
@@ -89,7 +97,7 @@ def _disk(settings: Settings) -> Finding:
 
 
 async def _database(settings: Settings, clock: Callable[[], float]) -> list[Finding]:
-    if settings.database_url is None and not (settings.data_dir / "postgres" / "PG_VERSION").exists():
+    if settings.database_url is None and not settings.has_embedded_database:
         return [Finding("database", State.WARNING, "PostgreSQL is not set up in DATA_DIR.", "Run ./scripts/run.")]
     found: list[Finding] = []
     with _failing(found, "database", "Look at DATABASE_URL and at the server."), database_url(settings) as url:
@@ -100,24 +108,44 @@ async def _database(settings: Settings, clock: Callable[[], float]) -> list[Find
                 server = await unit.health.server()
                 skew_s = abs(server.now.timestamp() - (before + clock()) / 2)
             found += [*_server(server, settings), _clocks(skew_s)]
-            found += await _contents(db, settings)
+            if server.role == APP_ROLE:
+                found += await _contents(db, settings)
         finally:
             await db.close()
     return found
 
 
+async def _replica(settings: Settings) -> list[Finding]:
+    found: list[Finding] = []
+    if (db := replica_of(settings)) is None:
+        return found
+    setting = "DATABASE_REPLICA_URL"
+    with _failing(found, "replica", f"Look at {setting} and at the server.", setting):
+        try:
+            async with db.read() as unit:
+                if await unit.health.replayed() is None:
+                    action = f"Correct {setting}, or leave it out."
+                    found.append(Finding("replica", State.FAILED, "It is none: the primary is asked.", action))
+                else:
+                    found.append(Finding("replica", State.OK, "It answers."))
+        finally:
+            await db.close()
+    # Everything is read from the primary then.
+    return [each._replace(state=State.WARNING) if each.state is State.FAILED else each for each in found]
+
+
 @contextmanager
-def _failing(found: list[Finding], check: str, action: str) -> Iterator[None]:
+def _failing(found: list[Finding], check: str, action: str, setting: str = "DATABASE_URL") -> Iterator[None]:
     try:
         yield
     except (Problem, ConfigurationError) as error:
         text, cause = str(error), error.__cause__
         if isinstance(cause, asyncpg.InvalidAuthorizationSpecificationError):
-            text, action = "It refuses the user of DATABASE_URL.", "Correct user and password in DATABASE_URL."
+            text, action = f"It refuses the user of {setting}.", f"Correct user and password in {setting}."
         elif isinstance(cause, asyncpg.InvalidCatalogNameError):
-            text, action = "It has no such database.", "CREATE DATABASE, or correct the name in DATABASE_URL."
+            text, action = "It has no such database.", f"CREATE DATABASE, or correct the name in {setting}."
         elif isinstance(cause, OSError):  # a time-out as well
-            text, action = "It does not answer.", "Start it; correct host and port in DATABASE_URL; open the firewall."
+            text, action = "It does not answer.", f"Start it; correct host and port in {setting}; open the firewall."
         found.append(Finding(check, State.FAILED, text, action))
 
 
@@ -137,16 +165,19 @@ def _server(server: ServerRow, settings: Settings) -> Iterator[Finding]:
         yield Finding("role", State.WARNING, f"It logs in as the superuser {server.login}.", action)
     else:
         yield Finding("role", State.OK, f"It logs in as {server.login} and works as {server.role}.")
-    wanted = settings.database_pool_size * settings.web_concurrency
+    process = settings.database_pool_size + BESIDE_POOL
+    wanted = process * settings.web_concurrency + process + QUEUE_CONNECTIONS
     if server.pooled:
         found = "Sessions are a pooler's: changes are seen by asking, up to some seconds later."
         yield Finding("pooler", State.OK, f"{found} Its mode must be `transaction`.")
     elif wanted > TAKEN * server.max_connections:
-        found = f"One instance takes up to {wanted} connections, and PostgreSQL has {server.max_connections}."
+        found = f"API and worker take up to {wanted} connections, and PostgreSQL has {server.max_connections}."
         action = "Lower DATABASE_POOL_SIZE or WEB_CONCURRENCY, raise max_connections, or put PgBouncer before it."
         yield Finding("connections", State.WARNING, found, action)
     else:
-        yield Finding("connections", State.OK, f"One instance takes {wanted} of {server.max_connections}; no pooler.")
+        yield Finding(
+            "connections", State.OK, f"API and worker take up to {wanted} of {server.max_connections}; no pooler."
+        )
 
 
 def _clocks(skew_s: float) -> Finding:
@@ -157,24 +188,28 @@ def _clocks(skew_s: float) -> Finding:
 
 async def _contents(db: Database, settings: Settings) -> list[Finding]:
     """Returns what is found in a database that answers, up to what makes the rest meaningless."""
+    async with db.read() as unit:
+        forbidden = await unit.health.forbidden([*Base.metadata.tables, QUEUE])
+    if forbidden:
+        action = f"As the owner of the tables, GRANT {APP_ROLE} what the migrations grant; a restored dump has it."
+        return [Finding("privileges", State.FAILED, f"It may not read {', '.join(forbidden)}.", action)]
     found: list[Finding] = []
     with _failing(found, "migrations", "Run `python -m app migrate` as the owner of the tables."):
-        await HealthService(db, limits_of(settings), []).check()
+        await check_database(db)
         found.append(Finding("migrations", State.OK, "The database is at the schema that this version needs."))
     if found[-1].state is not State.OK:
         return found
-    async with db.read() as unit:
-        forbidden = await unit.health.forbidden(dict.fromkeys(Base.metadata.tables, "SELECT"))
-        queue = await unit.health.queue()
-    if forbidden:
-        action = f"As the owner of the tables, GRANT {APP_ROLE} what the migrations grant; a restored dump has it."
-        found.append(Finding("privileges", State.FAILED, f"It may not read {', '.join(forbidden)}.", action))
-    else:
-        found.append(Finding("privileges", State.OK, f"{APP_ROLE} may read each table."))
+    found.append(Finding("privileges", State.OK, f"{APP_ROLE} may read each table."))
     with _failing(found, "stored data", "Set MASTER_KEY to the one before, or put that into PREVIOUS_MASTER_KEYS."):
         await WorkspaceService(db, MasterKeys(master_keys(settings))).check_master_keys()
         found.append(Finding("stored data", State.OK, "The master key opens it."))
+    async with db.read() as unit:
+        queue = await unit.health.queue()
+    if queue is None:
+        return [*found, Finding("worker", State.FAILED, "The queue is not there.", "Restore the schema pgqueuer.")]
     waiting = f"{queue.waiting} jobs wait, {queue.running} run."
+    if queue.delivery_oldest_s:
+        waiting += f" An event for a webhook waits since {queue.delivery_oldest_s:.0f} s."
     if queue.overdue and not queue.heard:
         action = "Start one: python -m app work"
         return [*found, Finding("worker", State.FAILED, f"{waiting} No worker is heard of.", action)]
@@ -204,6 +239,14 @@ async def _rate_limits(settings: Settings) -> list[Finding]:
     return found
 
 
+def _reports(settings: Settings) -> list[Finding]:
+    found: list[Finding] = []
+    if settings.sentry_dsn:
+        with _failing(found, "reports", "Correct SENTRY_DSN."), reporting(settings.sentry_dsn.get_secret_value()):
+            found.append(Finding("reports", State.OK, "Defects are reported to Sentry."))
+    return found
+
+
 def _sign_in(settings: Settings) -> Iterator[Finding]:
     configured = [name for name in ("google", "github") if getattr(settings, f"{name}_client_id")]
     if not configured:
@@ -223,18 +266,15 @@ async def _models(settings: Settings, call: bool) -> AsyncIterator[Finding]:
         action = "Set XAI_API_KEY or GEMINI_API_KEY for summaries in a model's words."
         yield Finding("models", State.OK, "None is configured: the built-in engine answers.", action)
     for model in models:
-        if await cost_usd(model, 1, 1) is None:
+        provider = model.partition("/")[0].upper()
+        correct = {"unauthorized": f"Correct {provider}_API_KEY.", "rejected": f"Correct {provider}_MODEL."}
+        if call and (reason := await probe(hop(settings, model))):
+            action = correct.get(reason, "Look at the provider's status page, and at the way there.")
+            yield Finding(model, State.FAILED, f"It does not answer: {reason}.", action)
+        elif await cost_usd(model, 1, 1) is None:
             action = "Correct the name, or set no budgets: a call whose price nobody knows fits into none."
             yield Finding(model, State.WARNING, "Its price is not known.", action)
         elif not call:
             yield Finding(model, State.OK, "A key is set.", "python -m app doctor --call asks it one word.")
-        elif reason := await probe(hop(settings, model)):
-            key = f"{model.partition('/')[0].upper()}_API_KEY"
-            action = (
-                f"Correct {key}."
-                if reason == "unauthorized"
-                else "Look at the provider's status page, and at the way there."
-            )
-            yield Finding(model, State.FAILED, f"It does not answer: {reason}.", action)
         else:
             yield Finding(model, State.OK, "It answers.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import SecretStr
 
+from app import metrics
 from app.bus import Bus
 from app.db import Database
 from app.errors import ConfigurationError
@@ -28,7 +29,7 @@ from app.services.chats import ChatService
 from app.services.deliveries import DeliveryService
 from app.services.evaluation import EvaluationService
 from app.services.feedback import FeedbackService
-from app.services.health import HealthService
+from app.services.health import HealthService, check_database
 from app.services.idempotency import IdempotencyService
 from app.services.imports import ImportService
 from app.services.insights import InsightsService
@@ -126,7 +127,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
     async with AsyncExitStack() as stack:
         db = Database(url, pool_size=settings.database_pool_size, timeout_s=settings.database_timeout_s)
         stack.push_async_callback(db.close)
-        replica = _replica(settings)
+        replica = replica_of(settings)
         if replica:
             stack.push_async_callback(replica.close)
         reads = Reads(db, replica)
@@ -143,15 +144,16 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         chats = ChatService(db, workspaces, cursors)
         large_writes = Turns(max(1, settings.database_pool_size // 3))
         usage = UsageService(db)
-        hops = [hop(settings, model) for model in configured_models(settings)]
+        hops = [_told(hop(settings, model)) for model in configured_models(settings)]
         gateway = Gateway(hops, deadline_s=settings.llm_deadline_s)
         feedback = FeedbackService(db, workspaces)
         search = SearchService(db, reads, workspaces, cursors)
         summaries = SummaryService(db, workspaces, usage, gateway)
         trends = TrendService(db, workspaces)
         stack.push_async_callback(trends.close)
-        health = HealthService(db, rate_limits, hops)
-        await health.check()
+        alone = Database(url, pool_size=1, timeout_s=settings.database_timeout_s, server=None)
+        stack.push_async_callback(alone.close)
+        await check_database(alone)
         await workspaces.check_master_keys()
         targets = Targets([ipaddress.ip_network(each) for each in settings.webhook_allowed_networks])
         auth = AuthService(db, signer, peppers)
@@ -163,7 +165,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             deliveries=DeliveryService(db, workspaces, targets, settings.base_url),
             evaluation=EvaluationService(chats, feedback, workspaces),
             feedback=feedback,
-            health=health,
+            health=HealthService(alone, rate_limits, hops),
             idempotency=IdempotencyService(db, workspaces),
             imports=ImportService(chats, large_writes),
             insights=InsightsService(db, workspaces, usage, gateway),
@@ -192,7 +194,14 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         )
 
 
-def _replica(settings: Settings) -> Database | None:
+def _told(hop: Hop) -> Hop:
+    """Returns a model that metrics are to tell of."""
+    metrics.read_level(metrics.breaker_open.labels(hop.model), lambda: hop.breaker.is_open)
+    return hop
+
+
+def replica_of(settings: Settings) -> Database | None:
+    """Returns the replica, if one is configured."""
     if settings.database_replica_url is None:
         return None
     url = _url(settings.database_replica_url)

@@ -9,6 +9,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Literal
 
 import psutil
 from prometheus_client import (
@@ -79,16 +80,26 @@ deliveries = Counter(
     registry=registry,
 )
 defects = Counter("defects", "Errors of ours where nobody waits for an answer.", registry=registry)
-near_budget = Counter("llm_calls_near_budget", "Calls that left less than a tenth of a budget.", registry=registry)
+near_budget = Counter(
+    "llm_calls_near_budget",
+    "Calls that left less than a tenth of a budget, or were more than is left.",
+    registry=registry,
+)
 
 
-def _gauge(name: str, text: str, *labels: str) -> Gauge:
-    return Gauge(name, text, labels, registry=registry, multiprocess_mode="livesum")
+def _gauge(name: str, text: str, *labels: str, together: Literal["livesum", "livemax", "max"] = "livesum") -> Gauge:
+    return Gauge(name, text, labels, registry=registry, multiprocess_mode=together)
 
 
 requests_in_flight = _gauge("http_requests_in_flight", "Requests and sockets that are being answered.")
 pool_size = _gauge("database_pool_size", "Connections that requests and jobs may have.", "server")
 pool_in_use = _gauge("database_pool_in_use", "Connections that they have.", "server")
+breaker_open = _gauge(
+    "llm_breaker_open", "1 while one of the processes leaves a model alone.", "model", together="livemax"
+)
+worker_ready = _gauge(
+    "worker_ready_timestamp_seconds", "When a worker last saw that it can work; 0 if it is none.", together="max"
+)
 live_sockets = _gauge("live_sockets", "Open sockets.")
 
 _levels: dict[Gauge, Callable[[], float]] = {}

@@ -217,6 +217,12 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def has_embedded_database(self) -> bool:
+        """Whether the embedded PostgreSQL is the configured one and was set up."""
+        begun, unfinished = self.data_dir / "postgres" / "PG_VERSION", self.data_dir / ".initializing"
+        return self.database_url is None and begun.exists() and not unfinished.exists()
+
+    @property
     def base_url(self) -> str:
         """Where browsers reach the service: an origin."""
         return self.public_base_url or f"http://localhost:{self.port}"
@@ -288,13 +294,20 @@ def _secret(settings: Settings, name: str) -> bytes:
         return decode_secret(file.read_text())
     except FileNotFoundError:
         advice = f"Set {name.upper()} (`openssl rand -hex 32` makes one), or let ./scripts/run make {file}."
+        if settings.has_embedded_database:
+            advice = f"Set the one before, or restore {file} from a backup: the database beside it needs that one."
         raise ConfigurationError(f"{name.upper()} is not set. {advice}") from None
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"{file} cannot be used: {error}") from None
 
 
 def generate_secrets(settings: Settings) -> None:
-    """Makes the secrets that are neither set nor in the data folder yet, readable by their owner only."""
+    """Makes the secrets that are neither set nor in the data folder yet, readable by their owner only.
+
+    Beside a database none is made: what it holds is under those that it was made with.
+    """
+    if settings.has_embedded_database:
+        return
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     for name in ("master_key", "secret_key"):
         if getattr(settings, name) is None:

@@ -13,7 +13,9 @@ from pgqueuer import Job, QueueManager, RetryRequested
 
 from app.errors import Unavailable
 from app.factory import Services
+from app.metrics import worker_ready
 from app.repositories.queue import ENTRYPOINT, ENTRYPOINT_FEW, NAMES, queue_on, requeue_held
+from app.services.health import UNAVAILABLE
 from app.services.jobs import Replaced
 from app.telemetry import log_failure
 
@@ -37,7 +39,13 @@ class Chore(NamedTuple):
     run: Callable[[Services, asyncio.Event], Awaitable[None]]
 
 
+async def _look(services: Services, _: asyncio.Event) -> None:
+    if (await services.health.ready()).status != UNAVAILABLE:
+        worker_ready.set_to_current_time()
+
+
 CHORES: tuple[Chore, ...] = (
+    Chore("look", 5.0, _look),
     Chore("retention", 600.0, lambda services, stopping: services.retention.run(stopping)),
     Chore("fold_trends", 10.0, lambda services, stopping: services.trends.fold_all(stopping)),
     Chore("topics", 5.0, lambda services, stopping: services.topics.keep_up(stopping)),

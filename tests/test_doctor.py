@@ -1,11 +1,13 @@
 """The doctor: finds what was broken, says what to do, and shows no secret."""
 
+import asyncio
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psycopg
@@ -18,6 +20,7 @@ from app.__main__ import cli
 from app.commands.common import out
 from app.db import APP_ROLE
 from app.doctor import Finding, State, examine
+from app.embedded import embedded_server
 from app.settings import ROOT, Settings
 from tests.conftest import MASTER_KEY, migrate, url_of
 from tests.support.api import Workspace, message
@@ -85,6 +88,7 @@ def test_each_fault_has_its_line_and_its_advice(run: Run, settings: Settings, po
         ({"DATABASE_URL": no_database}, "database", "CREATE DATABASE"),
         ({"MASTER_KEY": "", "DATABASE_URL": nowhere}, "master_key", "Set MASTER_KEY"),
         ({"RATE_LIMIT_READ": "often"}, "rate limits", "RATE_LIMIT_READ"),
+        ({"SENTRY_DSN": "nonsense"}, "reports", "Correct SENTRY_DSN"),
         (
             {"RATE_LIMIT_STORAGE_URL": f"valkey://:{PASSWORD}@127.0.0.1/x"},
             "rate limits",
@@ -95,6 +99,9 @@ def test_each_fault_has_its_line_and_its_advice(run: Run, settings: Settings, po
         assert found.returncode == 1, environment
         assert " failed " in line(found, check), found.stdout
         assert says in line(found, check), found.stdout
+        if "DATABASE_URL" not in environment:
+            for other in ("migrations", "privileges", "stored data", "worker"):
+                assert " ok " in line(found, other), "it has nothing to do with that"
     wrong = run(PORT="0", SENTRY_DSN="")
     assert (wrong.returncode, "PORT: " in wrong.stderr) == (1, True)
 
@@ -112,6 +119,11 @@ def test_a_database_that_was_not_migrated_or_lost_its_grants(run: Run, postgresq
     postgresql.execute(f"REVOKE SELECT ON messages FROM {APP_ROLE}".encode())
     found = run()
     assert (found.returncode, "messages" in line(found, "privileges")) == (1, True)
+    postgresql.execute(f"GRANT SELECT ON messages TO {APP_ROLE}".encode())
+    for what in ("ALL ON pgqueuer.pgqueuer", "USAGE ON SCHEMA pgqueuer"):
+        postgresql.execute(f"REVOKE {what} FROM {APP_ROLE}".encode())
+        found = run()
+        assert (found.returncode, "pgqueuer.pgqueuer" in line(found, "privileges")) == (1, True)
     info = postgresql.info
     migrate("base", host=info.host, port=info.port, user=info.user, dbname=info.dbname, password=info.password)
     found = run()
@@ -179,6 +191,9 @@ async def test_clocks_connections_disks_and_versions(settings: Settings, monkeyp
     assert "NTP" in wrong.action
     [many] = await look(settings.model_copy(update={"database_pool_size": 1_000}), "connections")
     assert many.state is State.WARNING
+    # Two processes and a worker, each with one for notices and one to look by; a worker's queue has two.
+    [some] = await look(settings.model_copy(update={"database_pool_size": 3, "web_concurrency": 2}), "connections")
+    assert (some.state, f" {3 * (3 + 2) + 2} of " in some.found) == ("ok", True)
     monkeypatch.setattr(doctor, "OLDEST", 990_000)
     [old] = await look(settings, "database")
     assert (old.state, "Use PostgreSQL 99" in old.action) == ("failed", True)
@@ -226,6 +241,33 @@ async def test_models_are_asked_only_if_it_is_said(settings: Settings, models: P
     unknown = asked.model_copy(update={"xai_model": "xai/no-such-model"})
     [priceless] = await look(unknown, "xai/no-such-model")
     assert priceless.state is State.WARNING
+    assert [each.state for each in await look(unknown, "xai/no-such-model", call=True)] == ["warning"]
+    for status, says in ((404, "Correct XAI_MODEL."), (401, "Correct XAI_API_KEY."), (503, "status page")):
+        models.grok.reply = failure(status)
+        [wrong] = await look(unknown, "xai/no-such-model", call=True)
+        assert (wrong.state, says in wrong.action) == ("failed", True), status
+
+
+async def test_a_replica_that_is_none_or_does_not_answer(settings: Settings, postgresql: psycopg.Connection) -> None:
+    assert await look(settings, "replica") == []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        nowhere = f"postgresql://u:{PASSWORD}@127.0.0.1:{listener.getsockname()[1]}/x"
+    for url, says in ((nowhere, "correct host and port"), (url_of(postgresql), "leave it out")):
+        [found] = await look(settings.model_copy(update={"database_replica_url": SecretStr(url)}), "replica")
+        assert (found.state, says in found.action) == ("warning", True)
+        assert "DATABASE_REPLICA_URL" in found.action
+
+
+def test_secrets_that_are_lost_are_not_made_anew_beside_their_database(settings: Settings) -> None:
+    with TemporaryDirectory(prefix="chat-") as folder:
+        with embedded_server(Path(folder) / "postgres"):
+            pass
+        lost = {"database_url": None, "master_key": None, "secret_key": None, "data_dir": Path(folder)}
+        found = asyncio.run(examine(settings.model_copy(update=lost)))
+        made = {each.name for each in Path(folder).iterdir()}
+    for name in ("master_key", "secret_key"):
+        [finding] = [each for each in found if each.check == name]
+        assert (finding.state, "from a backup" in finding.action, name in made) == ("failed", True, False)
 
 
 def test_before_the_first_start_nothing_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

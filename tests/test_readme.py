@@ -35,6 +35,7 @@ NOT_RUN = {
     "scripts/bench": "takes 20 minutes, needs wrk",
     "scripts/faults": "takes minutes; tests/test_faults.py tries what it is made of",
     "scripts/lock": "asks the package index",
+    "docker compose": "needs Docker; tests/house/test_deployment.py looks at what it is given",
     "./scripts/check": "tests/house/test_rules.py runs the same tools",
     ".venv/bin/python -m app evaluate dialogues.jsonl --model": "asks a provider",
     ".venv/bin/python -m app evaluate --feedback": "the feedback went with its conversation, which the reader deletes",
@@ -330,6 +331,10 @@ def assert_exists(command: str) -> None:
         stack = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
         profiles = {name for service in stack["services"].values() for name in service.get("profiles", [])}
         assert {words[n + 1] for n, word in enumerate(words) if word == "--profile"} <= profiles, command
+        if "exec" in words:
+            service, *inside = words[words.index("exec") + 1 :]
+            assert service in stack["services"], command
+            assert_exists(shlex.join(inside))
     elif program.parts[0] == ".venv" or program.name == "alembic":
         assert shutil.which(program.name, path=str(Path(sys.executable).parent)), command
 

@@ -77,6 +77,19 @@ def test_a_secret_that_is_set_is_not_generated(tmp_path: Path) -> None:
     assert master_keys(settings) == [bytes.fromhex(MASTER_KEY)]
 
 
+def test_no_secret_is_generated_beside_a_database_that_needs_another(tmp_path: Path) -> None:
+    settings = load_settings(_env_file=None, data_dir=tmp_path)
+    (tmp_path / "postgres").mkdir()
+    (tmp_path / "postgres" / "PG_VERSION").write_text("18")
+    generate_secrets(settings)
+    for read in (master_keys, secret_keys):
+        with pytest.raises(ConfigurationError, match="from a backup"):
+            read(settings)
+    (tmp_path / ".initializing").touch()  # what was begun only is begun anew
+    generate_secrets(settings)
+    assert master_keys(settings) != secret_keys(settings)
+
+
 def test_secrets_are_not_shown(tmp_path: Path) -> None:
     settings = load_settings(_env_file=None, data_dir=tmp_path, master_key=MASTER_KEY, xai_api_key=CANARY)
     assert MASTER_KEY not in repr(settings)

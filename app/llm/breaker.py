@@ -21,19 +21,18 @@ class Breaker:
 
     @property
     def is_open(self) -> bool:
-        """Says whether calls are kept away, or the last ones failed; it changes nothing."""
-        return self._failures >= FAILURES or self._clock() < self._opens_at
+        """Says whether calls are kept away now; it changes nothing."""
+        return self._clock() < max(self._opens_at, self._tries_until)
 
     def allows(self) -> bool:
         """Says whether a call may be made, which then has to be noted.
 
         The first one after a while keeps others away until it is known.
         """
-        now = self._clock()
-        if now < max(self._opens_at, self._tries_until):
+        if self.is_open:
             return False
         if self._failures >= FAILURES:
-            self._tries_until = now + OPEN_S
+            self._tries_until = self._clock() + OPEN_S
         return True
 
     def answered(self) -> None:

@@ -1,6 +1,6 @@
 """How the database is, how far a replica has got, and what waits in the queue."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import asyncpg
 
@@ -8,6 +8,9 @@ from app.schemas.rows import QueueRow, ServerRow
 
 HEARD_S = 30
 """After how long without a sign of life a worker is believed gone: longer than its jobs take to be another's."""
+
+QUEUE = "pgqueuer.pgqueuer"
+"""The queue's table."""
 
 # Of a job that waits only since a moment nobody knows yet whether a worker takes it.
 _QUEUE = f"""
@@ -17,8 +20,8 @@ _QUEUE = f"""
         coalesce(bool_or(
             status = 'queued' AND greatest(execute_after, updated) < now() - interval '{HEARD_S} s'
         ), false) AS overdue
-    FROM pgqueuer.pgqueuer
-"""  # noqa: S608 — only a constant
+    FROM {QUEUE}
+"""  # noqa: S608 — only constants
 
 # What waits for a webhook says nothing about the workers if it is failing, and so is tried by one lane; and nothing of
 # their absence if something is being sent to it.
@@ -43,9 +46,13 @@ _SERVER = """
         (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) AS superuser, pg_backend_pid() AS pid
 """
 
+# Not to_regclass: it fails for a schema that the role may not use.
 _FORBIDDEN = """
-    SELECT name FROM unnest($1::text[], $2::text[]) AS needed (name, privilege)
-    WHERE NOT coalesce(has_table_privilege(to_regclass(name)::oid, privilege), false) ORDER BY name
+    SELECT name FROM unnest($1::text[]) AS needed (name)
+    JOIN pg_class ON relname = split_part(name, '.', -1)
+    JOIN pg_namespace ON pg_namespace.oid = relnamespace AND nspname || '.' || relname IN (name, 'public.' || name)
+    WHERE NOT (has_schema_privilege(relnamespace, 'USAGE') AND has_table_privilege(pg_class.oid, 'SELECT'))
+    ORDER BY name
 """
 
 _WRITTEN = "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint"
@@ -58,10 +65,16 @@ class HealthRepository:
     def __init__(self, driver: asyncpg.Connection) -> None:
         self._driver = driver
 
-    async def queue(self) -> QueueRow:
-        """Returns what waits, jobs and events for webhooks, and whether a worker was heard of."""
-        row = dict(await self._driver.fetchrow(_QUEUE))
-        delivery_oldest_s, overdue = await self._driver.fetchrow(_DELIVERIES, True)
+    async def queue(self) -> QueueRow | None:
+        """Returns what waits, jobs and events for webhooks, and whether a worker was heard of.
+
+        None if the role may not read it.
+        """
+        try:
+            row = dict(await self._driver.fetchrow(_QUEUE))
+            delivery_oldest_s, overdue = await self._driver.fetchrow(_DELIVERIES, True)
+        except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError):
+            return None
         return QueueRow(overdue=row.pop("overdue") or overdue, delivery_oldest_s=delivery_oldest_s, **row)
 
     async def server(self) -> ServerRow:
@@ -69,10 +82,9 @@ class HealthRepository:
         row = dict(await self._driver.fetchrow(_SERVER))
         return ServerRow(pooled=row.pop("pid") != self._driver.get_server_pid(), **row)
 
-    async def forbidden(self, privileges: Mapping[str, str]) -> list[str]:
-        """Returns those of the tables on which the role has not a privilege that it needs."""
-        rows = await self._driver.fetch(_FORBIDDEN, list(privileges), list(privileges.values()))
-        return [row[0] for row in rows]
+    async def forbidden(self, tables: Iterable[str]) -> list[str]:
+        """Returns those of the tables that there are and that the role may not read."""
+        return [row[0] for row in await self._driver.fetch(_FORBIDDEN, list(tables))]
 
     async def written(self) -> int:
         """Returns how much a primary has written into its journal, in bytes."""

@@ -21,6 +21,9 @@ QUEUE_S = 5.0
 LATE_S = 3.0
 """How long a report waits for a look; then the database does not answer."""
 
+MODEL = "llm_"
+"""What the names of models begin with among the dependencies: of these each process knows its own failures only."""
+
 OK, DEGRADED, UNAVAILABLE = "ok", "degraded", "unavailable"
 LEVELS = {OK: 1.0, DEGRADED: 0.5}
 """How well a dependency is, as a number."""
@@ -29,21 +32,24 @@ _log = structlog.get_logger(__name__)
 
 
 class Report(NamedTuple):
-    """What metrics tell: how well each dependency is, from 0 to 1, and the queue, if it is known."""
+    """What metrics tell: how well each dependency that all share is, from 0 to 1, and the queue, if it is known."""
 
     levels: Mapping[str, float]
     queue: QueueRow | None
 
 
 class HealthService:
-    """Public: load balancers and orchestrators ask."""
+    """Public: load balancers and orchestrators ask.
+
+    ``db`` should be nobody else's: requests that have all connections do not make the database unavailable.
+    """
 
     def __init__(self, db: Database, rate_limits: RateLimits, hops: Sequence[Hop]) -> None:
         self._db = db
         self._rate_limits = rate_limits
         self._hops = hops
         self._running: asyncio.Task[Health] | None = None
-        self._queue: tuple[float, QueueRow] | None = None
+        self._queue: tuple[float, QueueRow | None] | None = None
 
     async def ready(self) -> Health:
         """Returns whether requests can be served now, by dependency; all who ask at the same time share one look.
@@ -62,12 +68,13 @@ class HealthService:
         except TimeoutError:
             return Report({"database": 0.0}, None)
         queue = self._queue[1] if self._queue and health.status != UNAVAILABLE else None
-        return Report({name: LEVELS.get(word, 0.0) for name, word in health.checks.items()}, queue)
+        shared = {name: word for name, word in health.checks.items() if not name.startswith(MODEL)}
+        return Report({name: LEVELS.get(word, 0.0) for name, word in shared.items()}, queue)
 
     async def _look(self) -> Health:
         checks = {"database": UNAVAILABLE}
         try:
-            await self.check()
+            await check_database(self._db)
             checks = {"database": OK, "schema": OK, "queue": await self._look_at_queue()}
         except Unavailable as problem:
             _log.warning("not_ready", error=type(problem.__cause__).__name__)
@@ -78,8 +85,8 @@ class HealthService:
         if together is not None:
             checks["rate_limits"] = OK if together else DEGRADED
         for hop in self._hops:
-            checks[f"llm_{hop.model.partition('/')[0]}"] = DEGRADED if hop.breaker.is_open else OK
-        return Health(status=DEGRADED if DEGRADED in checks.values() else OK, checks=checks)
+            checks[f"{MODEL}{hop.model.partition('/')[0]}"] = DEGRADED if hop.breaker.is_open else OK
+        return Health(status=OK if {*checks.values()} == {OK} else DEGRADED, checks=checks)
 
     async def _look_at_queue(self) -> str:
         now = time.monotonic()
@@ -87,15 +94,18 @@ class HealthService:
             async with self._db.read() as unit:
                 self._queue = now, await unit.health.queue()
         queue = self._queue[1]
+        if queue is None:
+            return UNAVAILABLE
         return DEGRADED if queue.overdue and not queue.heard else OK
 
-    async def check(self) -> None:
-        """Raises ``Unavailable`` if the database does not answer, ``ConfigurationError`` if it was not migrated."""
-        async with self._db.read() as unit:
-            role, version = await unit.workspaces.works_as(), await unit.workspaces.schema_version()
-        if role != APP_ROLE:
-            raise ConfigurationError(f"The service works as {role}, not as {APP_ROLE}: does a pooler drop `role`?")
-        if version is None or version < SCHEMA_VERSION:
-            raise ConfigurationError(
-                f"The database is at migration {version or 0}, not {SCHEMA_VERSION} yet. Run `alembic upgrade head`."
-            )
+
+async def check_database(db: Database) -> None:
+    """Raises ``Unavailable`` if the database does not answer, ``ConfigurationError`` if it was not migrated."""
+    async with db.read() as unit:
+        role, version = await unit.workspaces.works_as(), await unit.workspaces.schema_version()
+    if role != APP_ROLE:
+        raise ConfigurationError(f"The service works as {role}, not as {APP_ROLE}: does a pooler drop `role`?")
+    if version is None or version < SCHEMA_VERSION:
+        raise ConfigurationError(
+            f"The database is at migration {version or 0}, not {SCHEMA_VERSION} yet. Run `alembic upgrade head`."
+        )

@@ -93,12 +93,12 @@ class CallLedger:
             if cost_usd is None and await unit.usage.has_budget(self._workspace_id, [WORKSPACE, self._actor]):
                 raise OverBudget
             used = await unit.usage.spend(self._workspace_id, list(self._places(today)), usd)
+            if used > NEARLY:
+                near_budget.inc()
             if used > 1:
                 raise OverBudget
             call = ModelCallRow(self._workspace_id, self._actor, self._task, model, RUNNING, 0, 0, usd, 0)
             call_id = await unit.usage.add_call(call)
-        if used > NEARLY:
-            near_budget.inc()
         self._reserved[call_id] = today, usd
         return call_id
 

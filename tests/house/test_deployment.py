@@ -1,17 +1,26 @@
 """What is deployed speaks of things that exist: metrics, settings, commands, files."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from typing import Any
 
 import psycopg
 import pytest
 import typer
 import yaml
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from app.__main__ import cli
 from app.settings import ROOT, Settings
+from app.ui.__main__ import options
 from tests.support.accounts import Accounts, open_accounts
 from tests.support.api import message
 from tests.support.metrics import Metrics, scrape
@@ -79,7 +88,7 @@ async def driven(accounts: Accounts, postgresql: psycopg.Connection) -> Metrics:
     await admin.post("/chats/summarize", json={"conversation_id": "c1"})
     for _ in range(6):
         await admin.get("/chats")
-    async with accounts.services.health._db.read():  # the only connection
+    async with accounts.services.chats._db.read():  # the only connection
         assert (await admin.get("/chats/c1/summary")).status_code in (429, 503)
         assert (await admin.post("/chats", json=message("c2"))).status_code == 503
     return await scrape(admin)
@@ -149,6 +158,92 @@ def test_each_image_is_nobodys_and_the_apis_is_without_what_only_the_interface_n
     assert set(listed[1].split()) == only
 
 
+@contextmanager
+def answering(body: str, path: str = "/metrics") -> Iterator[str]:
+    """Answers with a text at one path, and with 404 elsewhere; yields the port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == path else 404)
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield str(server.server_port)
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def healthy(command: list[str], **environment: str) -> bool:
+    """Returns what a container's own look at itself says; it is Python's."""
+    assert command[0] == "python"
+    found = subprocess.run(
+        [sys.executable, *command[1:]], env={**os.environ, **environment}, capture_output=True, check=False
+    )
+    return found.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("ui_url", "path"),
+    [
+        ("", ""),
+        ("https://chat.example.com", ""),
+        ("https://chat.example.com/ui", "/ui"),
+        ("https://example.com/a/ui/", "/a/ui"),
+    ],
+)
+def test_the_interface_is_looked_for_where_it_is(ui_url: str, path: str) -> None:
+    ui = (ROOT / "Dockerfile").read_text().partition(" AS ui\n")[2]
+    command = re.search(r"^HEALTHCHECK .*\\\n    CMD (.*)", ui, re.MULTILINE)
+    assert command
+    with answering("ok", f"{path}/_stcore/health") as port:
+        assert healthy(json.loads(command[1]), UI_URL=ui_url, UI_PORT=port)
+    assert options("127.0.0.1", 8501, ui_url or "http://localhost:8501")["server.baseUrlPath"] == path.strip("/")
+
+
+def test_a_worker_that_has_not_seen_for_half_a_minute_that_it_can_work_is_unhealthy() -> None:
+    port = SERVICES["worker"]["environment"]["WORKER_METRICS_PORT"]
+    kind, *command = SERVICES["worker"]["healthcheck"]["test"]
+    assert kind == "CMD"
+    registry = CollectorRegistry()
+    seen = Gauge("worker_ready_timestamp_seconds", "-", registry=registry)
+    for seconds, well in ((0, True), (60, False)):
+        seen.set(time.time() - seconds)
+        with answering(generate_latest(registry).decode()) as other:
+            assert healthy([part.replace(str(port), other) for part in command]) is well
+    assert not healthy([part.replace(str(port), other) for part in command]), "nobody answers"
+
+
+def test_grafana_does_not_start_without_a_password() -> None:
+    [shell, option, script] = SERVICES["grafana"]["entrypoint"]
+    assert script.endswith("exec /run.sh"), "what the image begins with"
+    script = script.replace("$$", "$").replace("exec /run.sh", "echo begun")
+    for password, begins in (("", False), ("a-password", True)):
+        found = subprocess.run(
+            [shell, option, script],
+            env={"GF_SECURITY_ADMIN_PASSWORD": password},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (found.returncode == 0, "begun" in found.stdout) == (begins, begins)
+        assert ("set GRAFANA_PASSWORD in .env" in found.stderr) != begins
+
+
+def test_the_proxy_keeps_metrics_inside() -> None:
+    text = re.sub(r"#.*", "", (ROOT / "deploy/nginx.conf").read_text())
+    places = dict(re.findall(r"location (.*?) \{\s*(.*?)\s*\}", text, re.DOTALL))
+    assert places.pop("= /metrics") == "return 404;"
+    assert list(places) == ["/"]
+
+
 def test_what_the_services_are_given_are_settings_and_what_they_run_are_commands() -> None:
     known = {name.upper() for name in Settings.model_fields} | FOR_OTHERS
     for name, service in OURS.items():
@@ -162,7 +257,7 @@ def test_what_the_services_are_given_are_settings_and_what_they_run_are_commands
             if wait["condition"] == "service_healthy":
                 assert other == "api" or "test" in SERVICES[other]["healthcheck"], name
     text = (ROOT / "docker-compose.yml").read_text()
-    assert set(re.findall(r"\$\{(\w+)", text)) <= known
+    assert set(re.findall(r"(?<!\$)\$\{(\w+)", text)) <= known
     assert "env_file" not in SERVICES["ui"], "it needs no secrets"
 
 

@@ -9,6 +9,7 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
+from app.db import APP_ROLE
 from app.llm.breaker import FAILURES, OPEN_S
 from app.settings import Settings
 from tests.support.accounts import Accounts, open_accounts
@@ -17,6 +18,7 @@ from tests.support.metrics import scrape
 from tests.support.providers import Providers, failure, grok_reply, open_providers, summary_answer
 from tests.support.valkey import valkey_server
 
+GROK, GEMINI = "xai/grok-4.3", "gemini/gemini-2.5-flash"
 WELL = {"database": "ok", "schema": "ok", "queue": "ok"}
 
 
@@ -50,11 +52,15 @@ async def test_models_that_fail_degrade_and_nothing_is_spent_to_find_out(account
     asked = len(models.requests)
     found = await readiness(admin)
     assert found == (200, "degraded", {**WELL, "llm_xai": "degraded", "llm_gemini": "degraded"})
+    told = await scrape(admin)
+    assert [told.of("llm_breaker_open", model=model) for model in (GROK, GEMINI)] == [1, 1]
+    assert told.labels("dependency") == set(WELL), "of a model each process knows its own failures only"
     assert len(models.requests) == asked
     models.grok.reply = grok_reply(summary_answer())
     [grok, _] = accounts.services.health._hops
     grok.breaker._clock = lambda: time.monotonic() + OPEN_S  # it may be tried again
-    assert (await readiness(admin))[2]["llm_xai"] == "degraded", "nobody has tried yet"
+    assert (await readiness(admin))[2]["llm_xai"] == "ok", "nobody is kept away, whether or not anybody tries"
+    assert (await scrape(admin)).of("llm_breaker_open", model=GROK) == 0
     await admin.post("/chats/summarize", json={"conversation_id": "c1", "force": True})
     assert (await readiness(admin))[2]["llm_xai"] == "ok"
 
@@ -112,6 +118,17 @@ async def test_events_that_no_worker_sends_degrade(
     postgresql.execute("UPDATE webhooks SET failing_since = now()")
     assert await readiness(anonymous) == (200, "ok", WELL), "its target fails, and is tried by one lane"
     assert (await scrape(anonymous)).of("webhook_oldest_delivery_seconds") == 0
+
+
+async def test_what_may_not_be_read_of_the_queue_degrades(
+    anonymous: httpx.AsyncClient, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.services.health.QUEUE_S", -1.0)
+    postgresql.autocommit = True
+    for what in ("ALL ON pgqueuer.pgqueuer", "USAGE ON SCHEMA pgqueuer"):
+        postgresql.execute(f"REVOKE {what} FROM {APP_ROLE}".encode())
+        assert await readiness(anonymous) == (200, "degraded", {**WELL, "queue": "unavailable"})
+    assert (await scrape(anonymous)).of("dependency_health", dependency="queue") == 0
 
 
 async def test_without_the_database_or_its_schema_it_is_not_ready(

@@ -4,6 +4,7 @@ import asyncio
 import re
 import socket
 import subprocess
+import time
 from collections.abc import AsyncIterator
 
 import httpx
@@ -132,14 +133,14 @@ async def test_calls_of_models_are_counted_with_what_they_took(accounts: Account
     assert found.of("llm_fallbacks_total", reason="over_budget") == 2
     sources = [found.of("analyses_total", kind="summary", source=s) for s in ("stored", "model", "engine")]
     assert sources == [1, 2, 1]
-    assert found.of("llm_calls_near_budget_total") == 0
+    assert found.of("llm_calls_near_budget_total") == 2, "each is more than is left"
     # A call reserves about five cents, and of this one and that before less than a tenth is left.
     models.grok.reply = grok_reply(summary_answer())
     left = (await admin.get("/analytics/usage")).json()["cost_usd"]
     for limit in (left + 10, left + 0.05):
         await admin.put("/analytics/budgets/workspace", json={"day_usd": limit})
         await admin.post("/chats/summarize", json={"conversation_id": "c2", "force": True})
-    assert since(before, await scrape(admin)).of("llm_calls_near_budget_total") == 1
+    assert since(before, await scrape(admin)).of("llm_calls_near_budget_total") == 3
 
 
 async def test_waits_for_a_connection_and_what_fails_are_counted(
@@ -157,7 +158,9 @@ async def test_waits_for_a_connection_and_what_fails_are_counted(
         during = await scrape(client)
     assert during.of("database_pool_in_use") == 2
     assert (before.of("http_requests_in_flight"), during.of("http_requests_in_flight") >= 3) == (1, True)
-    assert during.of("dependency_health", dependency="database") == 0
+    assert during.of("dependency_health", dependency="database") == 1, "it answers; requests have all connections"
+    ready = await client.get("/readyz")
+    assert (ready.status_code, ready.json()["status"]) == (200, "ok")
     assert [answer.status_code for answer in await asyncio.gather(*asking)] == [503] * 3
     postgresql.execute("ROLLBACK")
     found = since(before, await scrape(client))
@@ -237,7 +240,7 @@ async def test_several_processes_are_told_together_and_the_dead_are_forgotten(
     settings: Settings, workspace: Workspace
 ) -> None:
     key = {"X-API-Key": workspace.keys[Role.VIEWER]}
-    with serving(settings, WEB_CONCURRENCY="2", DATABASE_POOL_SIZE="3") as running:
+    with serving(settings, WEB_CONCURRENCY="2", DATABASE_POOL_SIZE="3", XAI_API_KEY="x") as running:
         transport = httpx.AsyncHTTPTransport(retries=10)
         async with httpx.AsyncClient(base_url=running.url, transport=transport) as client:
             serve = [
@@ -254,6 +257,7 @@ async def test_several_processes_are_told_together_and_the_dead_are_forgotten(
                 found = await scrape(client)
                 assert found.of(REQUESTS, route="/chats", status="200") == 40
             assert found.of("process_resident_memory_bytes") > serve[0].memory_info().rss
+            assert ("llm_breaker_open", frozenset({("model", MODEL)})) in found, "once for all processes"
             serve[0].kill()
         psutil.wait_procs([serve[0]], timeout=30)
         async with httpx.AsyncClient(base_url=running.url, transport=httpx.AsyncHTTPTransport(retries=10)) as client:
@@ -264,13 +268,17 @@ async def test_several_processes_are_told_together_and_the_dead_are_forgotten(
             assert found.of(REQUESTS, route="/chats", status="200") == 40, "what a dead process counted stays counted"
 
 
-async def test_a_worker_tells_its_own_where_it_is_told_to(settings: Settings) -> None:
+async def test_a_worker_tells_its_own_where_it_is_told_to(settings: Settings, models: Providers) -> None:
+    settings = settings.model_copy(update=models.settings)
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = str(probe.getsockname()[1])
     with working(settings, WORKER_METRICS_PORT=port) as process:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
-            found = await scrape(client)
+            while not (found := await scrape(client)).of("worker_ready_timestamp_seconds"):
+                pass
+        assert psutil.Process(process.pid).create_time() - 1 < found.of("worker_ready_timestamp_seconds") <= time.time()
         assert found.of("database_pool_size") == settings.database_pool_size
+        assert ("llm_breaker_open", frozenset({("model", MODEL)})) in found
         assert found.of("process_resident_memory_bytes") > 2**20
         second = await asyncio.to_thread(
             subprocess.run,
