@@ -223,6 +223,17 @@ def writes_as_both_sides(visitor: Visitor) -> None:
     visitor.show("insights")
 
 
+def sees_a_deletion(visitor: Visitor) -> None:
+    visitor.api.say("gone-1", "Forget me, please.")
+    visitor.sign_in("/conversation?id=gone-1")
+    visitor.page.locator(".ci-msg", has_text="Forget me").wait_for()
+    visitor.api("DELETE", "/chats/gone-1")
+    visitor.see("This conversation was deleted")
+    visitor.page.wait_for_timeout(2_500)
+    assert visitor.page.get_by_text("This conversation was deleted").count() == 1
+    assert visitor.page.get_by_placeholder("Write a message").count() == 0
+
+
 def outlives_a_restart(visitor: Visitor, restart: Callable[[], None]) -> None:
     visitor.sign_in("/conversation?id=abcd-3592")
     visitor.page.locator(".ci-msg").first.wait_for()
@@ -303,6 +314,10 @@ def sees_hostile_text_as_text(visitor: Visitor) -> None:
 
 
 def looks_at_the_workspace(visitor: Visitor) -> None:
+    visitor.api("POST", "/auth/keys", {"name": "checkout service", "role": "editor"})
+    visitor.api("POST", "/workspace/members", {"email": "bob@example.com", "role": "editor"})
+    visitor.api("POST", "/webhooks", {"url": "https://example.com/hooks", "events": ["summary.created", "job.finished"]})
+    visitor.api("PUT", "/analytics/budgets/workspace", {"day_usd": 5, "month_usd": 100})
     visitor.sign_in()
     for page in ("Topics", *ADMIN_PAGES, "Webhooks"):
         visitor.menu(page)
@@ -471,6 +486,7 @@ def main(shots: Path, only: str) -> int:
             (looks_at_trends, (), {}),
             (follows_evidence, (), {}),
             (writes_as_both_sides, (), {}),
+            (sees_a_deletion, (), {}),
             (drops_a_file, (), {}),
             (looks_at_the_workspace, (), {}),
             (makes_a_key, (), {}),
