@@ -316,13 +316,15 @@ def sees_hostile_text_as_text(visitor: Visitor) -> None:
 def looks_at_the_workspace(visitor: Visitor) -> None:
     visitor.api("POST", "/auth/keys", {"name": "checkout service", "role": "editor"})
     visitor.api("POST", "/workspace/members", {"email": "bob@example.com", "role": "editor"})
-    visitor.api("POST", "/webhooks", {"url": "https://example.com/hooks", "events": ["summary.created", "job.finished"]})
+    visitor.api(
+        "POST", "/webhooks", {"url": "https://example.com/hooks", "events": ["summary.created", "job.finished"]}
+    )
     visitor.api("PUT", "/analytics/budgets/workspace", {"day_usd": 5, "month_usd": 100})
     visitor.sign_in()
     for page in ("Topics", *ADMIN_PAGES, "Webhooks"):
         visitor.menu(page)
         assert visitor.page.get_by_text("went wrong on our side").count() == 0
-        visitor.show(page.split()[0].lower())
+        visitor.show(page.removeprefix("API ").split()[0].lower())
 
 
 def looks_at_trends(visitor: Visitor) -> None:
@@ -375,11 +377,11 @@ def on_a_phone(visitor: Visitor) -> None:
     visitor.show("phone-list")
 
 
-def signs_in_with(provider: str) -> Callable[[Visitor], None]:
-    """Returns the scenario of a sign-in with a provider."""
+def signs_in_with(provider: str) -> Callable[..., None]:
+    """Returns the scenario of a sign-in with a provider, and of a restart of the API while the page is open."""
     login, email = drive.PEOPLE[provider]
 
-    def scenario(visitor: Visitor) -> None:
+    def scenario(visitor: Visitor, restart: Callable[[], None]) -> None:
         page = visitor.page
         page.goto(UI)
         page.get_by_role("link", name=f"Sign in with {'GitHub' if provider == 'github' else 'Google'}").click()
@@ -398,6 +400,8 @@ def signs_in_with(provider: str) -> Callable[[Visitor], None]:
         box.fill("By cookie, and told live?")
         box.press("Enter")
         page.locator(".ci-msg", has_text="told live").wait_for()
+        restart()
+        assert page.locator(".ci-msg", has_text="told live").count() == 1
         page.locator(".ci-badge", has_text=re.compile("^live$")).wait_for()
         page.get_by_role("button", name="Sign out").click()
         visitor.see("You are signed out.")
@@ -497,7 +501,7 @@ def main(shots: Path, only: str) -> int:
         ]
         for provider in drive.PROVIDERS:
             stack.enter_context(drive.provider_process(provider, folder))
-            scenarios.append((signs_in_with(provider), (), {}))
+            scenarios.append((signs_in_with(provider), (restart,), {}))
         for scenario, more, context in scenarios:
             if only in scenario.__name__:
                 report.check(scenario, *more, **context)

@@ -27,7 +27,7 @@ def show() -> None:
             (
                 f'<span style="white-space:nowrap">{draw.when(entry.created_at)}</span>',
                 draw.text(entry.actor),
-                draw.text(entry.action),
+                f'<span style="white-space:nowrap">{draw.text(entry.action)}</span>',
                 draw.text(entry.target or draw.NOTHING),
                 draw.text(orjson.dumps(entry.details).decode() if entry.details else draw.NOTHING),
             )
