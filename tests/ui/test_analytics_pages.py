@@ -12,6 +12,7 @@ from tests.ui.test_client import answering
 from tests.ui.test_pages import HOSTILE
 
 TIME = "2026-11-22T00:00:00.000000Z"
+COUNTS: dict[str, int] = {}
 WORKSPACE = {"id": "1", "name": HOSTILE, "role": "admin"}
 ME = {
     "user": {"id": "1", "email": "ana@example.com", "name": None, "provider": "google"},
@@ -131,7 +132,7 @@ def test_nothing_is_shown_of_a_defect(
     api["/analytics/topics"] = 200, topics("ready", data=[{"label": "what a customer wrote"}])
     assert "not what this version of the interface knows" in Visit("ck_any").open("topics").text
     api["/analytics/trends"] = 200, trends("volume", {})
-    monkeypatch.setattr(draw, "metrics", lambda *_: {}["what a customer wrote"])
+    monkeypatch.setattr(draw, "metrics", lambda *_: COUNTS["what a customer wrote"])
     assert "Something went wrong on our side" in Visit("ck_any").open("trends").text
     assert "defect: KeyError at" in caplog.text
     assert "what a customer wrote" not in caplog.text

@@ -15,6 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+from websockets.typing import Origin, Subprotocol
 
 from app.schemas.enums import Role
 from app.settings import ROOT
@@ -116,10 +117,10 @@ def test_the_interface_has_no_secret_and_believes_the_proxies_alone(interface: s
 def test_who_is_not_signed_in_brings_no_file_and_another_website_no_socket(interface: str) -> None:
     place = f"ws{interface.removeprefix('http')}/_stcore/stream"
     with pytest.raises(InvalidStatus, match="403"):
-        connect(place, origin="https://evil.example", proxy=None)  # type: ignore[arg-type]
-    with connect(place, origin=interface, subprotocols=["streamlit"], proxy=None) as page:  # type: ignore[arg-type,list-item]
+        connect(place, origin=Origin("https://evil.example"), proxy=None)
+    with connect(place, origin=Origin(interface), subprotocols=[Subprotocol("streamlit")], proxy=None) as page:
         page.send(bytes([0x5A, 0]))  # run the page
-        while not (told := ForwardMsg.FromString(page.recv(20))).HasField("new_session"):  # type: ignore[arg-type]
+        while not (told := ForwardMsg.FromString(page.recv(20))).HasField("new_session"):
             pass
         with httpx.Client(base_url=interface) as client:
             token = client.get("/_stcore/health").cookies["_streamlit_xsrf"]

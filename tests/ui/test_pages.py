@@ -6,6 +6,7 @@ from datetime import date
 
 import pytest
 
+from app.client import ApiError, Client
 from app.client import live as following
 from app.schemas.enums import Role
 from app.ui import history, ranges, session
@@ -263,14 +264,14 @@ async def test_what_could_not_be_sent_is_kept_and_sent_once(
     assert "Do not lose <this>." in seen.click("Send again").text
     session.configure(url, UI_URL)
     # It is stored, but the answer does not get here.
-    send = session.Client.send
+    send = Client.send
 
     def stored_unheard(*sent: str) -> None:
         send(*sent)  # type: ignore[arg-type]
-        raise session.ApiError.unreachable(url)
+        raise ApiError.unreachable(url)
 
     with monkeypatch.context() as patch:
-        patch.setattr(session.Client, "send", stored_unheard)
+        patch.setattr(Client, "send", stored_unheard)
         assert "Not sent" in seen.click("Send again").text
     assert "Not sent" not in seen.click("Send again").text
     said = [each["message_content"] for each in (await workspace.viewer.get("/chats/c1")).json()["messages"]]
@@ -310,13 +311,13 @@ async def test_a_message_that_is_gone_is_looked_for_a_thousand_at_a_time(
         assert (await workspace.editor.post("/chats", json=batch[first : first + 500])).status_code == 201
     seen = visit(Role.VIEWER).open("conversation", id="long")
     asked: list[object] = []
-    conversation = session.Client.conversation
+    conversation = Client.conversation
 
-    def counted(self: session.Client, conversation_id: str, **query: object) -> object:
+    def counted(self: Client, conversation_id: str, **query: object) -> object:
         asked.append(query["limit"])
         return conversation(self, conversation_id, **query)
 
-    monkeypatch.setattr(session.Client, "conversation", counted)
+    monkeypatch.setattr(Client, "conversation", counted)
     seen.at.session_state[history.STATE] = history.History("long", "gone")
     assert "The message is not there any more" in seen.run().text
     assert asked == [1_000, 1_000, 1_000]
