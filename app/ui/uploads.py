@@ -22,7 +22,8 @@ _coming: Counter[str] = Counter()
 def allow() -> None:
     """Lets the browser whose page is drawn bring files; Streamlit itself would take them from anybody."""
     if context := get_script_run_ctx():
-        _allowed.intersection_update([each for each in _allowed if Runtime.instance().is_active_session(each)])
+        runtime = Runtime.instance()
+        _allowed.difference_update([each for each in list(_allowed) if not runtime.is_active_session(each)])
         _allowed.add(context.session_id)
 
 

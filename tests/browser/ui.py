@@ -152,7 +152,8 @@ def tell_tales(api: Api) -> None:
 
 def signs_in_and_out(visitor: Visitor) -> None:
     visitor.page.goto(UI)
-    visitor.see("Sign in to your workspace.")
+    visitor.page.get_by_role("link", name="Sign in with Google").wait_for()
+    visitor.rest()
     visitor.show("sign-in")
     visitor.page.get_by_label("API key").fill("ck_nonsense")
     visitor.page.keyboard.press("Enter")
