@@ -348,6 +348,7 @@ def makes_a_key(visitor: Visitor) -> None:
     assert Api(made)("GET", "/auth/me")["role"] == "viewer"
     visitor.page.get_by_role("button", name="I have copied it").click()
     visitor.page.get_by_text("Copy it now").wait_for(state="detached")
+    visitor.rest()
     assert made not in visitor.page.content()
 
 
