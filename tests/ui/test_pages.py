@@ -180,6 +180,7 @@ async def test_members_are_invited_and_removed(visit: Visits, workspace: Workspa
 
 async def test_what_another_admin_changed_stays_so(visit: Visits, workspace: Workspace, url: str) -> None:
     seen = visit(Role.ADMIN).open("members")
+    assert seen.at.toggle(key="redact").value is True
     await workspace.admin.patch("/workspace", json={"redact": False})
     assert seen.run().at.toggle(key="redact").value is False
     assert (await workspace.admin.get("/workspace")).json()["redact"] is False
