@@ -1,15 +1,17 @@
 """A client of the public API, and nothing else of ours: over HTTP, and live; with the words that both use."""
 
-from app.client.analytics import Topics, Trends
 from app.client.errors import ApiError
 from app.client.http import Client
-from app.client.live import Follower, View
+from app.client.live import Follower, View, beginning
 from app.schemas.accounts import Key, Me, Member, NewKey
-from app.schemas.analyses import Analysis, Evidence, Insights, Item, Summary
+from app.schemas.analyses import Analysis, CustomerEffort, EscalationRisk, Evidence, Insights, Item, Summary
 from app.schemas.chats import ConversationItem, ConversationPage, Imported, Message
-from app.schemas.enums import Outcome, Role, Sentiment, UserType
+from app.schemas.enums import Outcome, Role, Sentiment, UserType, WebhookEvent
 from app.schemas.jobs import Job
+from app.schemas.topics import Topics
+from app.schemas.trends import Trends
 from app.schemas.usage import Usage
+from app.schemas.webhooks import NewWebhook, Webhook
 
 __all__ = [
     "Analysis",
@@ -17,6 +19,8 @@ __all__ = [
     "Client",
     "ConversationItem",
     "ConversationPage",
+    "CustomerEffort",
+    "EscalationRisk",
     "Evidence",
     "Follower",
     "Imported",
@@ -28,6 +32,7 @@ __all__ = [
     "Member",
     "Message",
     "NewKey",
+    "NewWebhook",
     "Outcome",
     "Role",
     "Sentiment",
@@ -37,4 +42,7 @@ __all__ = [
     "Usage",
     "UserType",
     "View",
+    "Webhook",
+    "WebhookEvent",
+    "beginning",
 ]

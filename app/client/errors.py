@@ -37,6 +37,8 @@ class ApiError(Exception):
         except orjson.JSONDecodeError:
             found = None
         document = found if isinstance(found, dict) else {}
+        errors = document.get("errors")
+        parts = [part for part in errors if isinstance(part, dict)] if isinstance(errors, list) else []
         after = headers.get("retry-after", "")
         return cls(
             status,
@@ -44,7 +46,7 @@ class ApiError(Exception):
             str(document.get("detail", "The answer is not one of the service's: is a proxy in between?")),
             request_id=str(document.get("request_id", headers.get("x-request-id", ""))),
             retry_after_s=int(after) if after.isdecimal() else None,
-            parts=tuple(f"{part.get('pointer')}: {part.get('detail')}" for part in document.get("errors") or ()),
+            parts=tuple(f"{part.get('pointer')}: {part.get('detail')}" for part in parts),
         )
 
     @classmethod

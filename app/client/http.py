@@ -1,7 +1,7 @@
 """The API over HTTP."""
 
 import ssl
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar, cast
@@ -12,13 +12,15 @@ import httpx
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from app.client.analytics import Topics, Trends
 from app.client.errors import ApiError
 from app.schemas.accounts import AuditList, Key, KeyList, Me, Member, MemberList, NewKey, Providers, Tokens, Workspace
 from app.schemas.analyses import Insights, Summary
 from app.schemas.chats import ConversationList, ConversationPage, DeletedConversation, Imported, Stored
 from app.schemas.jobs import Job, JobEstimate
+from app.schemas.topics import Topics
+from app.schemas.trends import Trends
 from app.schemas.usage import Usage
+from app.schemas.webhooks import NewWebhook, Webhook, WebhookList
 
 T = TypeVar("T")
 
@@ -111,10 +113,10 @@ class Client:
         """Returns a conversation with a page of its messages."""
         return self._get(ConversationPage, f"/chats/{segment(conversation_id)}", **query)
 
-    def send(self, conversation_id: str, user_id: str, user_type: str, text: str) -> Stored:
-        """Stores a message that was written now."""
-        sender = {"user_id": user_id, "user_type": user_type}
-        message = {"conversation_id": conversation_id, "message_id": str(uuid4()), **sender, "message_content": text}
+    def send(self, conversation_id: str, user_id: str, user_type: str, text: str, message_id: str = "") -> Stored:
+        """Stores a message that was written now; with the same ``message_id`` again, it stays one."""
+        sender = {"user_id": user_id, "user_type": user_type, "message_content": text}
+        message = {"conversation_id": conversation_id, "message_id": message_id or str(uuid4()), **sender}
         return self._post(Stored, "/chats", message)
 
     def import_csv(self, blocks: Iterable[bytes]) -> Imported:
@@ -158,6 +160,10 @@ class Client:
     def job(self, job_id: str) -> Job:
         """Returns how far a job is."""
         return self._get(Job, f"/jobs/{segment(job_id)}")
+
+    def cancel_job(self, job_id: str) -> Job:
+        """Ends a job before its time."""
+        return self._read(Job, "DELETE", f"/jobs/{segment(job_id)}")
 
     def trends(self, **query: Any) -> Trends:
         """Returns counts over time."""
@@ -219,14 +225,14 @@ class Client:
         """Returns a page of the audit log."""
         return self._get(AuditList, "/audit", **query)
 
-    def webhooks(self) -> dict[str, Any]:
-        """Returns the webhooks."""
-        return self._get(dict[str, Any], "/webhooks", limit=100)
+    def webhooks(self, **query: Any) -> WebhookList:
+        """Returns a page of webhooks."""
+        return self._get(WebhookList, "/webhooks", **query)
 
-    def make_webhook(self, url: str, events: list[str]) -> dict[str, Any]:
+    def make_webhook(self, url: str, events: Sequence[str]) -> NewWebhook:
         """Makes a webhook; the answer holds its secret."""
-        return self._post(dict[str, Any], "/webhooks", {"url": url, "events": events})
+        return self._post(NewWebhook, "/webhooks", {"url": url, "events": events})
 
-    def delete_webhook(self, webhook_id: str) -> None:
+    def delete_webhook(self, webhook: Webhook) -> None:
         """Deletes a webhook."""
-        self.request("DELETE", f"/webhooks/{segment(webhook_id)}")
+        self.request("DELETE", f"/webhooks/{segment(webhook.id)}")

@@ -30,9 +30,13 @@ LEASE_S = 15.0
 """How long a follower goes on without being looked at: a closed page does not say good-bye."""
 KEPT = 500
 """How many of the newest messages are kept."""
+KEPT_CHARS = 20_000
+"""How much of each message is kept."""
 TICK_S = 1.0
 SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
-TOO_MANY, DOWN = 429, 500
+TOLD_S = 2.0
+"""From which pause on it is told why there is no connection: what lasts shorter is nobody's concern."""
+ABSENT, TOO_MANY, DOWN = 404, 429, 500
 
 State = Literal["connecting", "live", "deleted", "refused"]
 _Event = Snapshot | NewMessage | SummaryDelta | SummaryRestarted | SummaryUpdated | ConversationDeleted | Failed
@@ -41,21 +45,34 @@ _event: TypeAdapter[_Event] = TypeAdapter(_Event)
 
 @dataclass(frozen=True)
 class View:
-    """A conversation as it is known; ``written`` is the text of the summary that is being written."""
+    """A conversation as it is known, which is nothing before the first snapshot is ``loaded``.
+
+    ``written`` is the text of the summary that is being written, ``error`` what went wrong with it or why the
+    conversation is refused, ``trouble`` what has kept the connection from being made for a while.
+    """
 
     state: State = "connecting"
+    loaded: bool = False
     messages: tuple[Message, ...] = ()
     message_count: int = 0
     summary: Summary | None = None
     written: str = ""
     error: ApiError | None = None
+    trouble: ApiError | None = None
+
+
+def beginning(message: Message) -> Message:
+    """Returns a message of which no more is kept than is shown, and how much more there was."""
+    content = message["message_content"]
+    more = len(content) - KEPT_CHARS
+    return message if more <= 0 else {**message, "message_content": f"{content[:KEPT_CHARS]} ... ({more:,} more)"}
 
 
 class Follower:
-    """Follows a conversation until it is closed, or nobody has looked at it for a while.
+    """Follows a conversation until it is deleted, refused or closed, or nobody has looked at it for a while.
 
     When the connection ends (the service restarts, or says that the client was too slow) it connects again, and the
-    snapshot that comes first brings it up to date.
+    snapshot that comes first brings it up to date. A conversation that is not there yet is asked for now and then.
     """
 
     def __init__(self, url: str, conversation_id: str, headers: Callable[[], Mapping[str, str]]) -> None:
@@ -64,6 +81,8 @@ class Follower:
         self._headers = headers
         self._looked_at = time.monotonic()
         self._view = View()
+        self._changing = threading.RLock()
+        self._settled = False
         self._closed = threading.Event()
         self._known = threading.Event()
         self._socket: ClientConnection | None = None
@@ -85,6 +104,11 @@ class Follower:
         """Says whether it still follows."""
         return self._thread.is_alive()
 
+    @property
+    def lapsed(self) -> bool:
+        """Says whether it follows no more, though the conversation could still be followed."""
+        return not self.running and not self._settled
+
     def close(self) -> None:
         """Ends it."""
         self._closed.set()
@@ -105,26 +129,33 @@ class Follower:
         pause = SHORTEST_PAUSE_S
         while not self._over():
             try:
-                pause = self._follow(pause)
-            except ApiError as error:  # there is no credential any more
-                self._change(state="refused", error=error)
-                return
+                self._follow()
+                error = None
+            except ApiError as said:  # there is no token for the socket
+                error = said
             except InvalidStatus as refusal:
                 answer = refusal.response
-                said = ApiError.read(answer.status_code, answer.headers, bytes(answer.body or b""))
-                if said.status < DOWN and said.status != TOO_MANY:
-                    self._change(state="refused", error=said)
-                    return
-                pause = max(pause, float(said.retry_after_s or 0))
+                error = ApiError.read(answer.status_code, answer.headers, bytes(answer.body or b""))
             except (OSError, InvalidHandshake, ConnectionClosed, TimeoutError):
-                pass
+                error = ApiError.unreachable(self._url)
             if self._view.state == "deleted":
+                self._settled = True
                 return
-            self._change(state="connecting")
+            if self._view.state == "live":
+                pause = SHORTEST_PAUSE_S
+            if error is None or error.status in (0, TOO_MANY) or error.status >= DOWN:
+                pause = max(pause, float(error.retry_after_s or 0) if error else 0)
+                self._change(state="connecting", trouble=error if pause >= TOLD_S else None)
+            else:
+                self._settled = error.status != ABSENT
+                self._change(state="refused", error=error)
+                if self._settled:
+                    return
+                pause = LONGEST_PAUSE_S
             self._closed.wait(pause)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
-    def _follow(self, pause: float) -> float:
+    def _follow(self) -> None:
         headers = dict(self._headers())
         with connect(self._url, additional_headers=headers, max_size=None, proxy=None, open_timeout=10) as socket:
             self._socket = socket
@@ -134,17 +165,16 @@ class Follower:
                         text = socket.recv(timeout=TICK_S)
                     except TimeoutError:
                         continue
-                    pause = SHORTEST_PAUSE_S
                     self._apply(text)
             finally:
                 self._socket = None
-        return pause
 
     def _over(self) -> bool:
         return self._closed.is_set() or time.monotonic() - self._looked_at > LEASE_S
 
     def _change(self, **what: Any) -> None:
-        self._view = replace(self._view, **what)
+        with self._changing:
+            self._view = replace(self._view, **what)
         if self._view.state != "connecting":
             self._known.set()
 
@@ -153,20 +183,25 @@ class Follower:
             event = _event.validate_json(text, extra="allow")
         except ValidationError:
             return  # a kind of event that is not known here
-        view = self._view
+        with self._changing:
+            self._tell(event, self._view)
+
+    def _tell(self, event: _Event, view: View) -> None:
         match event:
             case Snapshot():
                 self._change(
                     state="live",
-                    messages=tuple(event.messages),
+                    loaded=True,
+                    messages=tuple(map(beginning, event.messages)),
                     message_count=event.conversation["message_count"],
                     summary=event.summary,
                     written="",
                     error=None,
+                    trouble=None,
                 )
             case NewMessage():
                 place = bisect.bisect_right(view.messages, event.message["timestamp"], key=lambda m: m["timestamp"])
-                messages = (*view.messages[:place], event.message, *view.messages[place:])
+                messages = (*view.messages[:place], beginning(event.message), *view.messages[place:])
                 self._change(messages=messages[-KEPT:], message_count=view.message_count + 1)
             case SummaryDelta():
                 self._change(written=view.written + event.text)

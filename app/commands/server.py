@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from app.commands.common import WORKSPACE, err, out, run, with_services
 from app.server import check_address, run_server, worker_metrics
-from app.settings import ROOT, generate_secrets, load_settings
+from app.settings import ROOT, Settings, generate_secrets, load_settings
 
 if TYPE_CHECKING:
     from app.factory import Services
@@ -44,8 +44,11 @@ def ui() -> None:
     check_address(settings, "ui_port")
     api_url = settings.api_url or settings.base_url
     where = [settings.host, str(settings.ui_port), api_url, settings.ui_base_url]
-    # In place of this process: it needs nothing of the service's, and gets the signals itself.
-    os.execv(sys.executable, [sys.executable, "-m", "app.ui", *where])  # noqa: S606 — no shell, our own words
+    # In place of this process, so that it gets the signals itself; it needs none of the service's settings and secrets.
+    environment = {name: value for name, value in os.environ.items() if name.lower() not in Settings.model_fields}
+    environment["FORWARDED_ALLOW_IPS"] = ",".join(settings.trusted_proxies)  # which is what uvicorn goes by
+    command = [sys.executable, "-m", "app.ui", *where]
+    os.execve(sys.executable, command, environment)  # noqa: S606 — no shell, our own words
 
 
 def migrate() -> None:

@@ -8,11 +8,9 @@ from urllib.parse import urlsplit
 import streamlit as st
 from starlette.middleware import Middleware
 
-from app.ui import session
+from app.ui import session, uploads
 from app.ui.front_door import FrontDoor
 
-UPLOAD_MB = 500
-"""The longest CSV that a browser may bring: it is kept in memory until its page is left. The API takes any length."""
 ACCENT, ACCENT_DARK = "#2f5fd0", "#8fb0ff"
 
 
@@ -30,7 +28,7 @@ def options(address: str, port: int, ui_url: str) -> dict[str, Any]:
         "server.enableStaticServing": False,
         "server.enableAgentApi": False,
         "server.fileWatcherType": "none",
-        "server.maxUploadSize": UPLOAD_MB,
+        "server.maxUploadSize": uploads.LONGEST_MB,
         "browser.gatherUsageStats": False,
         "browser.serverAddress": place.hostname or "localhost",
         "client.showErrorDetails": "none",

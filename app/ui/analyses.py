@@ -2,11 +2,10 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
-from typing import Any
 
 import streamlit as st
 
-from app.client import Analysis, Evidence, Insights, Item, Message, Summary
+from app.client import Analysis, CustomerEffort, EscalationRisk, Evidence, Insights, Item, Message, Summary
 from app.ui import draw
 
 LEVELS = {"low": "good", "medium": "warn", "high": "bad"}
@@ -117,22 +116,22 @@ def insights(found: Insights, messages: Sequence[Message], quotes: Quotes) -> No
     ]
     st.html(
         _section("By participant, from -1 to 1", draw.bars(people) if people else "")
-        + _effort(getattr(found, "customer_effort", None), quotes)
-        + _risk(getattr(found, "escalation_risk", None), quotes)
-        + _section("Topics", draw.chips(getattr(found, "topics", None) or ()) if getattr(found, "topics", None) else "")
+        + _effort(found.customer_effort, quotes)
+        + _risk(found.escalation_risk, quotes)
+        + _section("Topics", draw.chips(found.topics) if found.topics else "")
         + _section("Keywords", draw.bars([(each.text, each.score, f"{each.score:.2f}") for each in found.keywords]))
         + _origin(found)
     )
 
 
-def _effort(found: Any, quotes: Quotes) -> str:
+def _effort(found: CustomerEffort | None, quotes: Quotes) -> str:
     if found is None:
         return ""
     said = f"{draw.badge(found.label, LEVELS.get(found.label, ''))} {draw.text(found.reason)}"
     return _section("Customer effort", said + "".join(map(quotes.quote, found.evidence)))
 
 
-def _risk(found: Any, quotes: Quotes) -> str:
+def _risk(found: EscalationRisk | None, quotes: Quotes) -> str:
     if found is None:
         return ""
     return _section(

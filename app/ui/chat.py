@@ -9,21 +9,16 @@ from app.ui import draw
 
 TOGETHER = 20
 """How many messages are one element of the page: those before stay as they are when others come."""
-SHOWN_CHARS = 20_000
-"""How much of a message is shown."""
 
 
 def bubble(message: Message, hit: str = "") -> str:
     """Returns a message as HTML."""
     side = "agent" if message["user_type"] == "support_agent" else "customer"
-    content = message["message_content"]
-    more = len(content) - SHOWN_CHARS
-    tail = f'<p class="ci-note">{more:,} more characters</p>' if more > 0 else ""
     marked = " ci-hit" if message["message_id"] == hit else ""
     return (
         f'<div class="ci-msg ci-{side}{marked}" id="{draw.anchor(message["message_id"])}">'
         f'<div class="ci-msg-head">{draw.name(message["user_id"])} · {side} · {draw.when(message["timestamp"])}</div>'
-        f'<div class="ci-msg-text">{draw.text(content[:SHOWN_CHARS])}</div>{tail}</div>'
+        f'<div class="ci-msg-text">{draw.text(message["message_content"])}</div></div>'
     )
 
 

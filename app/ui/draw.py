@@ -148,6 +148,13 @@ def pager(state: str, next_cursor: str | None) -> None:
             st.rerun()
 
 
+def leave_if_empty(state: str, data: Sequence[object]) -> None:
+    """Goes to the page before if nothing is left on one that is not the first."""
+    if not data and st.session_state.get(state):
+        st.session_state[state].pop()
+        st.rerun()
+
+
 def cursor(state: str, *filters: object) -> str | None:
     """Returns the cursor of the page that a pager shows; other filters begin anew."""
     if st.session_state.get(f"{state}-filters") != filters:

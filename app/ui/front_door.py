@@ -1,4 +1,4 @@
-"""What every request to the interface passes: what a page may load, and whose page may use the session's cookie."""
+"""What every request to the interface passes: what a page may load, whose page may ask, who may bring a file."""
 
 import base64
 import hashlib
@@ -7,8 +7,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import streamlit
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.ui import uploads
 from app.ui.session import SESSION_COOKIE
 
 # Styles are written into the page by Streamlit's own library of components; nothing else is loaded from elsewhere.
@@ -17,6 +19,9 @@ POLICY = (
     " font-src 'self' data:; connect-src 'self' {socket}; media-src 'self'; worker-src 'self' blob:;"
     " manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+FORBIDDEN, ABSENT = 403, 404
+POLICY_VIOLATION = 1008
+UPLOAD, METRICS = "/_stcore/upload_file/", "/_stcore/metrics"
 INLINE = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
 
 
@@ -27,8 +32,9 @@ def _inline_scripts() -> str:
 
 
 class FrontDoor:
-    """Answers with a policy, and takes the session's cookie from sockets that no page of this interface opened.
+    """Answers with a policy, and lets neither other websites' pages in nor files of those who may not import.
 
+    It takes the session's cookie from sockets that no page of this interface opened.
     A browser sends cookies along with the sockets of other ports' pages too, but it names the page's origin, which no
     page can change (RFC 6455, section 10.2). So a cookie that is let through is proof that this interface's own page
     asks, and the API may be told so.
@@ -48,15 +54,43 @@ class FrontDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request."""
-        if scope["type"] == "websocket" and dict(scope["headers"]).get(b"origin") != self._origin:
-            scope["headers"] = [(name, _without_session(name, value)) for name, value in scope["headers"]]
+        if scope["type"] == "websocket":
+            if self._is_foreign(scope):
+                await send({"type": "websocket.close", "code": POLICY_VIOLATION})
+                return
+            if dict(scope["headers"]).get(b"origin") != self._origin:
+                scope["headers"] = [(name, _without_session(name, value)) for name, value in scope["headers"]]
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *self._headers]
             await send(message)
 
-        await self._app(scope, receive, answer)
+        path = scope.get("path", "")
+        if scope["type"] == "http" and path.rstrip("/").endswith(METRICS):  # of everybody's sessions
+            await Response(status_code=ABSENT)(scope, receive, answer)
+        elif scope["type"] == "http" and UPLOAD in path and scope["method"] != "OPTIONS":
+            await self._upload(scope, receive, answer)
+        else:
+            await self._app(scope, receive, answer)
+
+    def _is_foreign(self, scope: Scope) -> bool:
+        # Streamlit would ask a host on the Internet for its own address to find that out.
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin")
+        return origin not in (None, self._origin) and origin.partition(b"://")[2] != headers.get(b"host")
+
+    async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
+        session_id = scope["path"].partition(UPLOAD)[2].partition("/")[0]
+        headers = dict(scope["headers"])
+        told = None if b"transfer-encoding" in headers else headers.get(b"content-length")
+        length = told if scope["method"] == "PUT" else b"0"
+        status = FORBIDDEN if self._is_foreign(scope) else uploads.refusal(session_id, length)
+        if status:
+            await Response(status_code=status)(scope, receive, send)
+            return
+        with uploads.coming(session_id, int(length or 0)):
+            await self._app(scope, receive, send)
 
 
 def _without_session(name: bytes, value: bytes) -> bytes:

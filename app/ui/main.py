@@ -53,7 +53,10 @@ def _who() -> None:
     if st.button("Sign out", icon=":material/logout:", width="stretch"):
         try:
             session.sign_out()
-        finally:
+        except ApiError as error:
+            draw.alert("bad", "You are still signed in", "The session could not be ended at the API: try again.")
+            draw.alert("info", *problems.explain(error))
+        else:
             st.session_state["notice"] = "You are signed out."
             st.rerun()
 

@@ -47,7 +47,6 @@ def explain(error: ApiError) -> tuple[str, ...]:
             return (
                 "The API does not answer",
                 f"{error.detail} Is it running (python -m app serve), and is API_URL right?",
-                "Nothing is lost: try again when it is there.",
             )
         case 403:
             found = session.me()

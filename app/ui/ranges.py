@@ -3,11 +3,13 @@
 from datetime import UTC, date, datetime, time, timedelta
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from app.ui import draw
 
 DAYS = {"7 days": 7, "30 days": 30, "90 days": 90, "1 year": 365}
 DATES = "Dates"
+EARLIEST, LATEST = date(1900, 1, 1), date(2199, 12, 31)
 
 
 def choose(key: str, usual: str, *, longest: int = 10_000) -> dict[str, str]:
@@ -22,17 +24,25 @@ def choose(key: str, usual: str, *, longest: int = 10_000) -> dict[str, str]:
         return _last(DAYS[chosen])
     if chosen != DATES:
         return {}
-    first = st.date_input("From", value=None, key=f"{key}-from")
-    last = st.date_input("To", value=None, key=f"{key}-to")
+    first = pick("From", f"{key}-from")
+    last = pick("To", f"{key}-to")
     found = {"from_": day(first), "to": day(last, after=1)}
     return {name: value for name, value in found.items() if value}
 
 
+def pick(label: str, key: str, place: DeltaGenerator | None = None) -> date | None:
+    """Draws the choice of a day, where the page is or in a place of it."""
+    return (place or st).date_input(label, value=None, min_value=EARLIEST, max_value=LATEST, key=key)
+
+
 def day(value: date | None, *, after: int = 0) -> str | None:
-    """Returns when a day of the browser's time zone begins, or one some days later."""
+    """Returns when a day of the browser's time zone begins, or one some days later; None at the ends of time."""
     if value is None:
         return None
-    begun = datetime.combine(value + timedelta(days=after), time(), draw.zone()).astimezone(UTC)
+    try:
+        begun = datetime.combine(value + timedelta(days=after), time(), draw.zone()).astimezone(UTC)
+    except OverflowError:
+        return None
     return begun.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from app.client import ApiError, Client, Follower, Me, Role
+from app.ui import uploads
 
 SESSION_COOKIE = "__Host-session"
 UNAUTHENTICATED = 401
@@ -50,9 +51,16 @@ def _headers() -> dict[str, str] | None:
     return {"Cookie": f"{SESSION_COOKIE}={cookie}", "Sec-Fetch-Site": "same-origin"}
 
 
+def _client(headers: Mapping[str, str]) -> Client:
+    """Returns a client that also says for which address it asks, since limits count by it."""
+    address = st.context.ip_address  # none if the interface and the browser are on one machine
+    forwarded = {"X-Forwarded-For": address} if address else {}  # believed of TRUSTED_PROXIES
+    return Client(place().api_url, {**headers, **forwarded})
+
+
 def anonymous() -> Client:
     """Returns a client for what anybody may ask."""
-    return Client(place().api_url, {})
+    return _client({})
 
 
 def client() -> Client:
@@ -60,9 +68,7 @@ def client() -> Client:
     headers = _headers()
     if headers is None:
         raise ApiError(UNAUTHENTICATED, "unauthenticated", "Sign in first.")
-    if address := st.context.ip_address:
-        headers["X-Forwarded-For"] = address  # believed if the interface is among TRUSTED_PROXIES
-    return Client(place().api_url, headers)
+    return _client(headers)
 
 
 def me() -> Me | None:
@@ -88,24 +94,27 @@ def sign_in(key: str) -> None:
     """Signs in with an API key; raises ``ApiError`` if it is none."""
     if not _SENDABLE.fullmatch(key):
         raise ApiError(UNAUTHENTICATED, "unauthenticated", "This is no API key.")
-    found = Client(place().api_url, {"Authorization": f"Bearer {key}"}).me()
+    found = _client({"Authorization": f"Bearer {key}"}).me()
     end()
     st.session_state[_KEY], st.session_state[_ME] = key, found
 
 
 def sign_out() -> None:
-    """Ends the session of a cookie at the API, and forgets everything here."""
+    """Ends the session of a cookie at the API, and forgets everything here; raises ``ApiError`` if it goes on."""
     try:
         if _KEY not in st.session_state:
             client().sign_out()
-    finally:
-        end()
+    except ApiError as error:
+        if error.status != UNAUTHENTICATED:
+            raise
+    end()
 
 
 def end() -> None:
     """Forgets who was signed in and what they looked at; the cookie of this page is not believed any more."""
     if follower := st.session_state.get(_FOLLOWER):
         follower.close()
+    uploads.forbid()
     st.session_state.clear()
     st.session_state[_ENDED] = True
 
@@ -113,7 +122,7 @@ def end() -> None:
 def follow(conversation_id: str) -> Follower:
     """Returns the follower of a conversation, the only one of this session."""
     follower: Follower | None = st.session_state.get(_FOLLOWER)
-    if follower and follower.conversation_id == conversation_id and follower.running:
+    if follower and follower.conversation_id == conversation_id and not follower.lapsed:
         return follower
     unfollow()
     begun = Follower(place().api_url, conversation_id, _for_socket(client()))

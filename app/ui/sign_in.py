@@ -63,7 +63,12 @@ def _providers() -> None:
         )
         return
     if any(urlsplit(place.login_url).hostname != here.hostname for place in places):
-        return  # the cookie would not come here
+        draw.alert(
+            "info",
+            "Signing in with Google or GitHub does not lead here",
+            f"UI_URL and PUBLIC_BASE_URL have to be on one host, and this is {here.hostname}: cookies know no other.",
+        )
+        return
     links = (
         f'<a class="ci-button" href="{escape(place.login_url)}?next={BACK}">Sign in with {_shown(place.provider)}</a>'
         for place in places

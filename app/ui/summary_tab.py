@@ -30,8 +30,9 @@ def summary_tab(conversation_id: str, view: View, messages: Sequence[Message]) -
         if session.may(Role.EDITOR):
             label = "Summarise again" if found else "Summarise"
             # What is asked for on the socket is told there as it is written.
-            if st.button(label, type="secondary" if found else "primary", disabled=view.state != "live"):
-                session.follow(conversation_id).summarize()
+            wanted = st.button(label, type="secondary" if found else "primary", disabled=view.state != "live")
+            if wanted and not session.follow(conversation_id).summarize():
+                st.toast("Not connected: try again.")
         if found:
             _rating(conversation_id, str(found.updated_at))
 

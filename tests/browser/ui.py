@@ -152,7 +152,8 @@ def tell_tales(api: Api) -> None:
 
 def signs_in_and_out(visitor: Visitor) -> None:
     visitor.page.goto(UI)
-    visitor.see("Sign in to your workspace.")
+    visitor.page.get_by_role("link", name="Sign in with Google").wait_for()
+    visitor.rest()
     visitor.show("sign-in")
     visitor.page.get_by_label("API key").fill("ck_nonsense")
     visitor.page.keyboard.press("Enter")
@@ -221,6 +222,17 @@ def writes_as_both_sides(visitor: Visitor) -> None:
     visitor.page.locator('[data-testid="stVegaLiteChart"] .marks').wait_for()
     visitor.rest()
     visitor.show("insights")
+
+
+def sees_a_deletion(visitor: Visitor) -> None:
+    visitor.api.say("gone-1", "Forget me, please.")
+    visitor.sign_in("/conversation?id=gone-1")
+    visitor.page.locator(".ci-msg", has_text="Forget me").wait_for()
+    visitor.api("DELETE", "/chats/gone-1")
+    visitor.see("This conversation was deleted")
+    visitor.page.wait_for_timeout(2_500)
+    assert visitor.page.get_by_text("This conversation was deleted").count() == 1
+    assert visitor.page.get_by_placeholder("Write a message").count() == 0
 
 
 def outlives_a_restart(visitor: Visitor, restart: Callable[[], None]) -> None:
@@ -303,11 +315,17 @@ def sees_hostile_text_as_text(visitor: Visitor) -> None:
 
 
 def looks_at_the_workspace(visitor: Visitor) -> None:
+    visitor.api("POST", "/auth/keys", {"name": "checkout service", "role": "editor"})
+    visitor.api("POST", "/workspace/members", {"email": "bob@example.com", "role": "editor"})
+    visitor.api(
+        "POST", "/webhooks", {"url": "https://example.com/hooks", "events": ["summary.created", "job.finished"]}
+    )
+    visitor.api("PUT", "/analytics/budgets/workspace", {"day_usd": 5, "month_usd": 100})
     visitor.sign_in()
     for page in ("Topics", *ADMIN_PAGES, "Webhooks"):
         visitor.menu(page)
         assert visitor.page.get_by_text("went wrong on our side").count() == 0
-        visitor.show(page.split()[0].lower())
+        visitor.show(page.removeprefix("API ").split()[0].lower())
 
 
 def looks_at_trends(visitor: Visitor) -> None:
@@ -330,6 +348,7 @@ def makes_a_key(visitor: Visitor) -> None:
     assert Api(made)("GET", "/auth/me")["role"] == "viewer"
     visitor.page.get_by_role("button", name="I have copied it").click()
     visitor.page.get_by_text("Copy it now").wait_for(state="detached")
+    visitor.rest()
     assert made not in visitor.page.content()
 
 
@@ -360,11 +379,11 @@ def on_a_phone(visitor: Visitor) -> None:
     visitor.show("phone-list")
 
 
-def signs_in_with(provider: str) -> Callable[[Visitor], None]:
-    """Returns the scenario of a sign-in with a provider."""
+def signs_in_with(provider: str) -> Callable[..., None]:
+    """Returns the scenario of a sign-in with a provider, and of a restart of the API while the page is open."""
     login, email = drive.PEOPLE[provider]
 
-    def scenario(visitor: Visitor) -> None:
+    def scenario(visitor: Visitor, restart: Callable[[], None]) -> None:
         page = visitor.page
         page.goto(UI)
         page.get_by_role("link", name=f"Sign in with {'GitHub' if provider == 'github' else 'Google'}").click()
@@ -383,6 +402,8 @@ def signs_in_with(provider: str) -> Callable[[Visitor], None]:
         box.fill("By cookie, and told live?")
         box.press("Enter")
         page.locator(".ci-msg", has_text="told live").wait_for()
+        restart()
+        assert page.locator(".ci-msg", has_text="told live").count() == 1
         page.locator(".ci-badge", has_text=re.compile("^live$")).wait_for()
         page.get_by_role("button", name="Sign out").click()
         visitor.see("You are signed out.")
@@ -471,6 +492,7 @@ def main(shots: Path, only: str) -> int:
             (looks_at_trends, (), {}),
             (follows_evidence, (), {}),
             (writes_as_both_sides, (), {}),
+            (sees_a_deletion, (), {}),
             (drops_a_file, (), {}),
             (looks_at_the_workspace, (), {}),
             (makes_a_key, (), {}),
@@ -481,7 +503,7 @@ def main(shots: Path, only: str) -> int:
         ]
         for provider in drive.PROVIDERS:
             stack.enter_context(drive.provider_process(provider, folder))
-            scenarios.append((signs_in_with(provider), (), {}))
+            scenarios.append((signs_in_with(provider), (restart,), {}))
         for scenario, more, context in scenarios:
             if only in scenario.__name__:
                 report.check(scenario, *more, **context)

@@ -6,12 +6,13 @@ from typing import Any
 import orjson
 import pytest
 
-from app.ui import session
+from app.ui import draw, session
 from tests.ui.conftest import UI_URL, Browser, Visit
 from tests.ui.test_client import answering
 from tests.ui.test_pages import HOSTILE
 
 TIME = "2026-11-22T00:00:00.000000Z"
+COUNTS: dict[str, int] = {}
 WORKSPACE = {"id": "1", "name": HOSTILE, "role": "admin"}
 ME = {
     "user": {"id": "1", "email": "ana@example.com", "name": None, "provider": "google"},
@@ -75,7 +76,7 @@ def test_keywords_are_text(api: Answers) -> None:
     seen = Visit("ck_any").open("trends")
     next(each for each in seen.at.button_group if each.label == "Metric").set_value("keywords")
     seen.run()
-    assert "What fewer than 3 conversations have is not told." in seen.text
+    assert "A keyword that fewer than 3 conversations share is not told." in seen.text
     assert "<img" not in seen.html
     assert "&lt;img src=x" in seen.html
 
@@ -96,10 +97,11 @@ def test_topics_are_ready_pending_or_too_few(api: Answers) -> None:
 
 def test_webhooks_are_listed(api: Answers) -> None:
     hook = {"id": "1", "url": "https://example.com/hook", "events": ["job.finished"], "enabled": False}
-    api["/webhooks"] = 200, {"data": [{**hook, "disabled_reason": "gone"}], "has_more": False, "next_cursor": None}
+    hook |= {"created_at": TIME, "disabled_reason": "gone"}
+    api["/webhooks"] = 200, {"data": [hook], "has_more": False, "next_cursor": None}
     seen = Visit("ck_any").open("webhooks")
     assert all(part in seen.text for part in ("https://example.com/hook", "job.finished", "disabled: gone"))
-    api["/webhooks"] = 200, {"data": []}
+    api["/webhooks"] = 200, {"data": [], "has_more": False, "next_cursor": None}
     assert "No webhooks yet" in seen.run().text
 
 
@@ -124,13 +126,15 @@ def test_errors_say_what_to_do(api: Answers, status: int, said: str) -> None:
     assert "41" in seen.click("Try again").text
 
 
-def test_nothing_is_shown_of_a_defect(api: Answers, caplog: pytest.LogCaptureFixture) -> None:
+def test_nothing_is_shown_of_a_defect(
+    api: Answers, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     api["/analytics/topics"] = 200, topics("ready", data=[{"label": "what a customer wrote"}])
     assert "not what this version of the interface knows" in Visit("ck_any").open("topics").text
-    api["/webhooks"] = 200, {"data": ["what a customer wrote"]}
-    seen = Visit("ck_any").open("webhooks")
-    assert "Something went wrong on our side" in seen.text
-    assert "defect: AttributeError at" in caplog.text
+    api["/analytics/trends"] = 200, trends("volume", {})
+    monkeypatch.setattr(draw, "metrics", lambda *_: COUNTS["what a customer wrote"])
+    assert "Something went wrong on our side" in Visit("ck_any").open("trends").text
+    assert "defect: KeyError at" in caplog.text
     assert "what a customer wrote" not in caplog.text
 
 
@@ -168,3 +172,47 @@ def test_the_cookie_is_forwarded_with_proof_and_providers_are_offered(browser: B
         asked.clear()
         Visit().run()
         assert "cookie" not in asked[0]
+
+
+def test_the_address_that_asks_is_told_by_whoever_is_not_signed_in_too(browser: Browser) -> None:
+    browser.ip_address = "198.51.100.7"
+    with answering(lambda path: (401 if path == "/auth/me" else 200, {}, b'{"data": []}')) as (url, asked):
+        session.configure(url, UI_URL)
+        seen = Visit().run()
+        seen.at.text_input[0].input("ck_wrong")
+        assert "This key does not work" in seen.click("Sign in").text
+        assert {each.get("x-forwarded-for") for each in asked} == {"198.51.100.7"}
+        assert [each for each in asked if "authorization" in each]
+
+
+def test_a_session_that_goes_on_is_not_said_to_have_ended(api: Answers, browser: Browser) -> None:
+    browser.cookies["__Host-session"] = "mine"
+    api["/auth/logout"] = 503, {"code": "database_unavailable", "detail": "Not now."}
+    seen = Visit().run().click("Sign out")
+    assert "You are still signed in" in seen.text
+    assert "You are signed out." not in seen.text
+    assert "Sign out" in seen.labels
+    api["/auth/logout"] = 401, {"code": "unauthenticated", "detail": "It has ended."}
+    assert "You are signed out." in seen.click("Sign out").text
+
+
+def test_why_providers_are_not_offered_is_said(api: Answers) -> None:
+    api["/auth/providers"] = 200, {"data": [{"provider": "google", "login_url": "https://api.example.com/auth/login"}]}
+    seen = Visit().run()
+    assert "does not lead here" in seen.text
+    assert "PUBLIC_BASE_URL" in seen.text
+    assert "Sign in with Google" not in seen.text
+
+
+def test_a_job_tells_what_it_left_out(api: Answers) -> None:
+    known = {"conversation_id": "c1", "message_count": 1, "participants": [], "sentiment": None, "outcome": None}
+    known |= {"first_message_at": TIME, "last_message_at": TIME}
+    api["/chats"] = 200, {"data": [known], "has_more": False, "next_cursor": None}
+    errors = [{"conversation_id": HOSTILE, "code": "conversation_deleted"}]
+    counts = {"total": 5, "done": 3, "failed": 2, "cost_usd": 0}
+    api["/jobs/1"] = 200, {"id": "1", "status": "completed", **counts, "errors": errors}
+    seen = Visit("ck_any")
+    seen.at.session_state["job"] = "1"
+    seen.run()
+    assert all(part in seen.text for part in ("3 done, 2 failed.", "conversation_deleted", "The first 1 of 2."))
+    assert "<script" not in seen.html

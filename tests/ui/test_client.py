@@ -30,6 +30,9 @@ def answering(answers: Answers) -> Iterator[tuple[str, list[dict[str, str]]]]:
             self.end_headers()
             self.wfile.write(body)
 
+        def do_POST(self) -> None:
+            self.do_GET()
+
         def log_message(self, *_: object) -> None:
             """Says nothing."""
 
@@ -83,6 +86,10 @@ def test_answers_of_others_are_told_by_their_status() -> None:
             return 502, {"Content-Type": "text/html"}, b"<h1>Bad gateway</h1>"
         if path == "/workspace":
             return 429, {"Retry-After": "7"}, b'{"code": "too_many_requests", "detail": "Slow down."}'
+        if path == "/auth/keys":
+            return 400, {}, b'{"errors": ["x", {"pointer": "/a", "detail": "b"}]}'
+        if path == "/webhooks":
+            return 400, {}, b'{"errors": 1}'
         return 200, {}, b"{}"
 
     with answering(proxy) as (url, _):
@@ -92,7 +99,9 @@ def test_answers_of_others_are_told_by_their_status() -> None:
         assert "gateway" not in found.detail
         found = refused(client.workspace)
         assert (found.status, found.code, found.retry_after_s) == (429, "too_many_requests", 7)
-        assert refused(client.keys).code == "unexpected"
+        assert refused(client.keys).parts == ("/a: b",)
+        assert refused(client.webhooks).parts == ()
+        assert refused(client.members).code == "unexpected"
 
 
 def test_what_a_newer_api_tells_is_kept() -> None:

@@ -1,8 +1,9 @@
 """Importing by the page: what fits, what is matched, what is rejected."""
 
 from app.schemas.enums import Role
+from app.ui import session
 from tests.support.api import Workspace
-from tests.ui.conftest import Visits
+from tests.ui.conftest import UI_URL, Visits
 
 FITTING = (
     "conversation_id,message_id,user_id,user_type,message_content\nc1,m1,ana,customer,Hello\nc1,m2,bob,robot,beep\n"
@@ -32,6 +33,20 @@ async def test_columns_are_matched(visit: Visits, workspace: Workspace) -> None:
     assert "note" in seen.run().text
     assert "1 rows read" in seen.click("Import").text
     assert (await workspace.viewer.get("/chats/t1")).json()["messages"][0]["message_content"] == "Hello"
+
+
+def test_a_cut_import_is_to_be_repeated_only_if_rows_have_ids(visit: Visits, url: str) -> None:
+    for content, warned, told in (
+        (FITTING, "goes on from there", "What was stored counts as duplicate then."),
+        (FITTING.replace("message_id,", "").replace(",m1,", ",").replace(",m2,", ","), "stores that twice", "twice."),
+    ):
+        seen = visit(Role.EDITOR).open("imports")
+        seen.at.file_uploader[0].set_value(("mine.csv", content.encode(), "text/csv"))
+        assert "leaving the page stops it" in seen.run().text
+        assert warned in seen.text
+        session.configure("http://127.0.0.1:1", UI_URL)
+        assert told in seen.click("Import").text
+        session.configure(url, UI_URL)
 
 
 def test_a_viewer_is_told_whom_to_ask(visit: Visits) -> None:

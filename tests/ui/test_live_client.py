@@ -1,12 +1,17 @@
 """Following a conversation from a program: what is told, and when it ends."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
 
+import orjson
 import pytest
+from websockets.sync.server import ServerConnection, serve
 
-from app.client import Client, Follower, View
+from app.client import ApiError, Client, Follower, View
 from app.client import live as following
 from app.schemas.enums import Role
 from app.settings import Settings
@@ -68,6 +73,8 @@ async def test_deletion_and_refusal_end_it(url: str, workspace: Workspace) -> No
         follower.wait(PATIENCE_S)
         client.delete_conversation("c1")
         until(follower, lambda view: view.state == "deleted")
+        ends(follower)
+        assert not follower.lapsed
     with followed(url, workspace.keys[Role.VIEWER]) as follower:
         view = until(follower, lambda view: view.state == "refused")
         assert view.error
@@ -76,6 +83,8 @@ async def test_deletion_and_refusal_end_it(url: str, workspace: Workspace) -> No
         view = until(follower, lambda view: view.state == "refused")
         assert view.error
         assert view.error.status == 401
+        ends(follower)
+        assert not follower.lapsed
 
 
 async def test_who_is_not_looked_at_ends(url: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +93,116 @@ async def test_who_is_not_looked_at_ends(url: str, workspace: Workspace, monkeyp
     monkeypatch.setattr(following, "TICK_S", 0.1)
     follower = Follower(url, "c1", lambda: {"Authorization": f"Bearer {workspace.keys[Role.VIEWER]}"})
     ends(follower)
+    assert follower.lapsed
+
+
+async def test_what_is_not_there_yet_is_followed_once_it_is(
+    url: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "LONGEST_PAUSE_S", 0.1)
+    with followed(url, workspace.keys[Role.VIEWER]) as follower:
+        until(follower, lambda view: view.state == "refused")
+        Client(url, {"Authorization": f"Bearer {workspace.keys[Role.EDITOR]}"}).send("c1", "ana", "customer", "Hello")
+        assert until(follower, lambda view: view.state == "live").error is None
+
+
+@pytest.mark.parametrize("status", [0, 429, 503])
+async def test_a_token_that_cannot_be_had_now_is_asked_for_again(
+    url: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    Client(url, {"Authorization": f"Bearer {workspace.keys[Role.EDITOR]}"}).send("c1", "ana", "customer", "Hello")
+    monkeypatch.setattr(following, "TOLD_S", 0.0)
+    answers = iter([ApiError(status, "away", "Away.")])
+    seen = threading.Event()
+
+    def headers() -> dict[str, str]:
+        if error := next(answers, None):
+            raise error
+        assert seen.wait(PATIENCE_S)
+        return {"Authorization": f"Bearer {workspace.keys[Role.VIEWER]}"}
+
+    follower = Follower(url, "c1", headers)
+    try:
+        view = until(follower, lambda view: view.trouble is not None)
+        assert (view.state, view.loaded) == ("connecting", False)
+        assert view.trouble
+        assert view.trouble.status == status
+        seen.set()
+        assert until(follower, lambda view: view.state == "live").trouble is None
+    finally:
+        follower.close()
+        ends(follower)
+
+
+def test_why_there_is_no_connection_is_told_when_it_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "TOLD_S", 1.0)
+    with followed("http://127.0.0.1:1", "ck_any") as follower:
+        assert follower.look().trouble is None
+        view = until(follower, lambda view: view.trouble is not None)
+        assert view.trouble
+        assert (view.trouble.status, view.state, view.loaded) == (0, "connecting", False)
+
+
+TOLD = {"user_id": "ana", "user_type": "customer", "timestamp": "2026-11-22T10:00:00Z"}
+
+
+@contextmanager
+def talking(conversation: Callable[[ServerConnection], None]) -> Iterator[str]:
+    """Runs an API that says what it is told to on its socket."""
+    with serve(conversation, "127.0.0.1", 0) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.socket.getsockname()[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def tell(socket: ServerConnection, kind: str, **more: object) -> None:
+    socket.send(orjson.dumps({"type": kind, **more}).decode())
+
+
+def begin(socket: ServerConnection) -> None:
+    """Tells of a conversation without messages."""
+    time_of = {"first_message_at": TOLD["timestamp"], "last_message_at": TOLD["timestamp"]}
+    known = {"conversation_id": "c1", "message_count": 0, "participants": [], "sentiment": None, "outcome": None}
+    tell(socket, "snapshot", conversation={**known, **time_of}, messages=[], summary=None)
+
+
+def test_a_message_that_comes_while_a_summary_is_asked_for_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    def say(socket: ServerConnection) -> None:
+        begin(socket)
+        for _ in socket:
+            tell(socket, "message", message={**TOLD, "message_id": "1", "message_content": "x"})
+
+    with talking(say) as url, followed(url, "ck_any") as follower:
+        until(follower, lambda view: view.state == "live")
+
+        def interrupted(view: View, **what: Any) -> View:
+            # The other thread gets time to bring the message in between, if it may.
+            waiting = time.monotonic() + 0.3
+            while what == {"error": None} and not follower.look().messages and time.monotonic() < waiting:
+                time.sleep(0.01)
+            return replace(view, **what)
+
+        monkeypatch.setattr(following, "replace", interrupted)
+        assert follower.summarize()
+        assert until(follower, lambda view: bool(view.messages)).message_count == 1
+
+
+def test_of_a_long_message_the_beginning_is_kept() -> None:
+    def say(socket: ServerConnection) -> None:
+        begin(socket)
+        tell(socket, "message", message={**TOLD, "message_id": "1", "message_content": "x" * 2**20})
+        tell(socket, "message", message={**TOLD, "message_id": "2", "message_content": "y" * following.KEPT_CHARS})
+        for _ in socket:
+            pass
+
+    with talking(say) as url, followed(url, "ck_any") as follower:
+        long, short = until(follower, lambda view: view.message_count == 2).messages
+        assert long["message_content"] == "x" * following.KEPT_CHARS + " ... (1,028,576 more)"
+        assert short["message_content"] == "y" * following.KEPT_CHARS
 
 
 async def test_it_goes_on_when_the_service_was_killed(settings: Settings, workspace: Workspace) -> None:

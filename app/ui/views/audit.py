@@ -17,6 +17,7 @@ def show() -> None:
         deleted = st.text_input("Deleted conversation", placeholder="its id", max_chars=255, key="audit-conversation")
     query = {"action": action, "actor": actor, "conversation_id": deleted.strip()}
     page = session.client().audit(limit=50, cursor=draw.cursor(STATE, *query.items()), **query)
+    draw.leave_if_empty(STATE, page.data)
     if not page.data:
         draw.empty("No entries", "Take a filter away." if any(query.values()) else "What happens will stand here.")
         return
@@ -26,7 +27,7 @@ def show() -> None:
             (
                 f'<span style="white-space:nowrap">{draw.when(entry.created_at)}</span>',
                 draw.text(entry.actor),
-                draw.text(entry.action),
+                f'<span style="white-space:nowrap">{draw.text(entry.action)}</span>',
                 draw.text(entry.target or draw.NOTHING),
                 draw.text(orjson.dumps(entry.details).decode() if entry.details else draw.NOTHING),
             )

@@ -16,7 +16,7 @@ def _head(conversation_id: str, view: View) -> None:
     states = {"live": ("live", "good"), "connecting": ("connecting ...", "warn"), "deleted": ("deleted", "bad")}
     label, tone = states.get(view.state, ("not live", "warn"))
     found = view.summary
-    count = f"{view.message_count:,} message{'s' if view.message_count != 1 else ''}"
+    count = f"{view.message_count:,} message{'s' if view.message_count != 1 else ''}" if view.loaded else ""
     st.html(
         f'<div class="ci-item-head"><h1 class="ci-title">{draw.name(conversation_id)}</h1>{draw.badge(label, tone)}'
         f"{draw.labels(found.sentiment, found.outcome) if found else ''}"
@@ -51,14 +51,17 @@ def _draw(conversation_id: str, view: View) -> None:
     _head(conversation_id, view)
     if _ended(conversation_id, view):
         return
-    history.trouble()
+    if view.trouble:
+        draw.alert("warning", *problems.explain(view.trouble))
+    if not view.loaded:
+        draw.empty("Loading ...", "The conversation is asked for again and again until it comes.")
+        return
     part = history.shown(conversation_id)
-    page = part.load() if part else None
-    messages = page["messages"] if page else view.messages
+    messages = part.load() if part else view.messages
     left, right = st.columns([1.25, 1], gap="large")
     with left, st.container(key="chat-side"):
-        if part and page:
-            history.draw_part(part, page)
+        if part:
+            history.draw_part(part, messages)
         else:
             if len(view.messages) < view.message_count:
                 note = f"The newest {len(view.messages):,} of {view.message_count:,} messages."

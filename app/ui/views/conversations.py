@@ -24,8 +24,8 @@ def _filters() -> dict[str, Any]:
         outcome = end.selectbox(
             "Outcome", [ANY, *Outcome], key="f-outcome", format_func=lambda value: draw.OUTCOMES.get(value, value)
         )
-        first = since.date_input("From", value=None, key="f-from")
-        last = until.date_input("To", value=None, key="f-to")
+        first = ranges.pick("From", "f-from", since)
+        last = ranges.pick("To", "f-to", until)
     given = {
         "q": q.strip(),
         "user_id": user_id.strip(),
@@ -79,6 +79,7 @@ def show() -> None:
     query = {("from_" if name == "from" else name): value for name, value in filters.items()}
     with st.spinner("Looking ..."):
         page = session.client().conversations(limit=20, cursor=draw.cursor(STATE, *sorted(filters.items())), **query)
+    draw.leave_if_empty(STATE, page["data"])
     if not page["data"]:
         if filters:
             draw.empty("Nothing matches", "Take a filter away, or look for other words.")

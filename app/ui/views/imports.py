@@ -3,7 +3,7 @@
 import streamlit as st
 
 from app.client import ApiError, Imported, Role
-from app.ui import draw, problems, session
+from app.ui import draw, problems, session, uploads
 from app.ui.csv_file import FIELDS, REQUIRED, Header, blocks, read_header
 
 LEFT_OUT = "(left out)"
@@ -64,6 +64,7 @@ def show() -> None:
     if not session.may(Role.EDITOR):
         draw.alert("warning", "You are a viewer", "To import, ask an admin of the workspace for the role of an editor.")
         return
+    uploads.allow()
     file = st.file_uploader("CSV file", type=["csv", "tsv", "txt"], key="csv")
     if file is None:
         draw.table(
@@ -84,6 +85,12 @@ def show() -> None:
     missing = [field for field in REQUIRED if field not in columns.values()]
     if missing:
         draw.alert("warning", "Columns are missing", f"Choose one for: {', '.join(missing)}.")
+    safe = "message_id" in columns.values()
+    advice = "importing the file again goes on from there" if safe else "importing the file again stores that twice"
+    st.html(
+        f'<p class="ci-note">Stay here until it is done: leaving the page stops it, what was sent by then is stored,'
+        f" and {advice}.</p>"
+    )
     if st.button("Import", type="primary", disabled=bool(missing)):
         st.session_state.pop(STATE, None)
         bar = st.progress(0.0, "Sending ...")
@@ -96,7 +103,10 @@ def show() -> None:
             report = session.client().import_csv(blocks(file, header, columns, tell))
         except ApiError as error:
             problems.show(error)
-            draw.alert("info", "Import it again when this is mended", "What was stored counts as duplicate then.")
+            if safe:
+                draw.alert("info", "Import it again when this is mended", "What was stored counts as duplicate then.")
+            else:
+                draw.alert("warning", "A part of it may be stored", "Importing it again would store that part twice.")
             return
         except ValueError as error:
             draw.alert("bad", "The file stops making sense", str(error), "What comes before that line may be stored.")

@@ -67,6 +67,7 @@ def show() -> None:
     if NEW in st.session_state:
         _once(st.session_state[NEW])
     page = session.client().keys(limit=20, cursor=draw.cursor(STATE))
+    draw.leave_if_empty(STATE, page.data)
     if not page.data:
         draw.empty("No keys yet", "Make one for whatever is to send or read conversations.")
     for key in page.data:

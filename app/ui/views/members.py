@@ -5,7 +5,7 @@ import streamlit as st
 from app.client import ApiError, Member, Role
 from app.ui import draw, problems, session
 
-STATE = "members"
+STATE, REDACT, CHANGED = "members", "redact", "redact-changed"
 
 
 def _invite() -> None:
@@ -45,13 +45,23 @@ def _row(member: Member) -> None:
 
 def _settings() -> None:
     st.html('<div class="ci-heading">Settings</div>')
-    found = session.client().workspace()
-    redact = st.toggle(
-        "Providers of models see placeholders for addresses, numbers and ids", value=found.redact, key="redact"
-    )
-    if redact != found.redact:
-        session.client().set_redaction(redact=redact)
+    # A widget remembers what it was: another admin may have changed it since.
+    st.session_state[REDACT] = session.client().workspace().redact
+    st.toggle("Providers of models see placeholders for addresses, numbers and ids", key=REDACT, on_change=_redact)
+    if (said := st.session_state.pop(CHANGED, None)) is None:
+        return
+    if isinstance(said, ApiError):
+        problems.show(said)
+    else:
         draw.alert("good", "Changed", "It holds from the next call on.")
+
+
+def _redact() -> None:
+    st.session_state[CHANGED] = True
+    try:
+        session.client().set_redaction(redact=st.session_state[REDACT])
+    except ApiError as error:
+        st.session_state[CHANGED] = error
 
 
 def show() -> None:
@@ -60,6 +70,7 @@ def show() -> None:
         draw.title("Members", "People who sign in with Google or GitHub.")
         _invite()
     page = session.client().members(limit=20, cursor=draw.cursor(STATE))
+    draw.leave_if_empty(STATE, page.data)
     if not page.data:
         draw.empty("No members yet", "Invite somebody by the e-mail address that Google or GitHub knows them by.")
     for member in page.data:

@@ -119,8 +119,9 @@ def show() -> None:
         return
     _labelled(found, interval)
     _totals(found)
-    if found["min_count"] > 1:
-        st.html(f'<p class="ci-note">What fewer than {found["min_count"]} conversations have is not told.</p>')
+    if metric == "keywords":
+        note = f"A keyword that fewer than {found['min_count']} conversations share is not told."
+        st.html(f'<p class="ci-note">{note}</p>')
 
 
 show()

@@ -1,14 +1,12 @@
 """Webhooks: who is told what."""
 
-from typing import Any
-
 import streamlit as st
 
-from app.client import ApiError
+from app.client import ApiError, NewWebhook, Webhook, WebhookEvent
 from app.ui import draw, problems, session
 
-NEW = "new-webhook"
-EVENTS = ["summary.created", "insights.created", "conversation.deleted", "job.finished", "question.unanswered"]
+STATE, NEW = "webhooks", "new-webhook"
+EVENTS = [str(event) for event in WebhookEvent]
 
 
 def _make() -> None:
@@ -24,21 +22,25 @@ def _make() -> None:
                 st.rerun()
 
 
-def _row(hook: dict[str, Any]) -> None:
+def _row(hook: Webhook) -> None:
     with st.container(border=True, horizontal=True, vertical_alignment="center", wrap=False):
-        state = (
-            ""
-            if hook.get("enabled", True)
-            else draw.badge(f"disabled: {hook.get('disabled_reason') or 'by hand'}", "bad")
-        )
-        failing = draw.badge("failing", "warn") if hook.get("failing_since") and not state else ""
+        state = "" if hook.enabled else draw.badge(f"disabled: {hook.disabled_reason or 'by hand'}", "bad")
+        failing = draw.badge("failing", "warn") if hook.failing_since and not state else ""
         st.html(
-            f'<div class="ci-item-head"><strong>{draw.name(str(hook.get("url", "")))}</strong>{state}{failing}</div>'
-            + draw.chips(map(str, hook.get("events") or []))
+            f'<div class="ci-item-head"><strong>{draw.name(hook.url)}</strong>{state}{failing}</div>'
+            + draw.chips(hook.events)
         )
-        if st.button("Delete", key=f"delete-{hook.get('id')}"):
-            session.client().delete_webhook(str(hook.get("id")))
+        if st.button("Delete", key=f"delete-{hook.id}"):
+            session.client().delete_webhook(hook)
             st.rerun()
+
+
+def _once(made: NewWebhook) -> None:
+    draw.alert("good", "The webhook is made", "Copy its secret now: it is what its messages are signed with.")
+    st.code(made.secret or "", language=None, wrap_lines=True)
+    if st.button("I have copied it"):
+        del st.session_state[NEW]
+        st.rerun()
 
 
 def show() -> None:
@@ -46,17 +48,15 @@ def show() -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute"):
         draw.title("Webhooks", "Addresses of yours that are told of events, signed (Standard Webhooks).")
         _make()
-    if made := st.session_state.get(NEW):
-        draw.alert("good", "The webhook is made", "Copy its secret now: it is what its messages are signed with.")
-        st.code(str(made.get("secret", "")), language=None, wrap_lines=True)
-        if st.button("I have copied it"):
-            del st.session_state[NEW]
-            st.rerun()
-    hooks = session.client().webhooks().get("data") or []
-    if not hooks:
+    if NEW in st.session_state:
+        _once(st.session_state[NEW])
+    page = session.client().webhooks(limit=20, cursor=draw.cursor(STATE))
+    draw.leave_if_empty(STATE, page.data)
+    if not page.data:
         draw.empty("No webhooks yet", "Make one to be told when a summary, insights or a job are there.")
-    for hook in hooks:
+    for hook in page.data:
         _row(hook)
+    draw.pager(STATE, page.next_cursor)
 
 
 show()
