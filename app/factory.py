@@ -146,10 +146,10 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         hops = [hop(settings, model) for model in configured_models(settings)]
         gateway = Gateway(hops, deadline_s=settings.llm_deadline_s)
         feedback = FeedbackService(db, workspaces)
-        search = SearchService(db, reads, workspaces, cursors)
-        summaries = SummaryService(db, workspaces, usage, gateway)
         trends = TrendService(db, workspaces)
         stack.push_async_callback(trends.close)
+        search = SearchService(db, reads, workspaces, cursors, trends)
+        summaries = SummaryService(db, workspaces, usage, gateway)
         health = HealthService(db, rate_limits, hops)
         await health.check()
         await workspaces.check_master_keys()
