@@ -562,7 +562,7 @@ async def test_what_makes_no_sense_is_refused(workspace: Workspace, params: dict
 async def test_too_many_conversations_to_read_one_by_one_are_refused(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await store(workspace, *(message(f"c{n}") for n in range(4)))
+    await store(workspace, *(message(f"c{n}", message_content=TEXTS[0]) for n in range(4)))
     trend_statement.statement.cache_clear()
     monkeypatch.setattr(trend_statement, "SCANNED", 3)
     monkeypatch.setattr(service, "SCANNED", 3)
@@ -570,6 +570,17 @@ async def test_too_many_conversations_to_read_one_by_one_are_refused(
     answer = await workspace.viewer.get("/analytics/trends", params=params)
     assert (answer.status_code, answer.json()["code"]) == (422, "too_many_conversations")
     assert (await ask(workspace.viewer, **NOVEMBER))["totals"]["conversations"] == 4
+    # Of those with a keyword, the ones of the range count.
+    for n in range(4):
+        await analyse(workspace, f"c{n}")
+    await store(workspace, message("late", timestamp=at(20), message_content=TEXTS[0]))
+    await analyse(workspace, "late")
+    [keyword, *_] = frozenset.intersection(*(each.keywords for each in await known(workspace)))
+    hours = {"interval": "hour", "keyword": keyword}
+    answer = await workspace.viewer.get("/analytics/trends", params={"from": at(1, 0), "to": at(2, 0), **hours})
+    assert (answer.status_code, answer.json()["code"]) == (422, "too_many_conversations")
+    short = await ask(workspace.viewer, since=at(20, 0), until=at(21, 0), **hours)
+    assert short["totals"]["conversations"] == 1
     trend_statement.statement.cache_clear()
 
 
@@ -583,6 +594,32 @@ async def test_whoever_reads_much_that_changed_has_it_folded(
     await asyncio.gather(*services.trends._folding.values())
     assert whole(postgresql)["trend_changes"] == 0
     assert (await ask(workspace.viewer, **NOVEMBER))["totals"]["conversations"] == 10
+    sound(postgresql)
+
+
+async def test_folding_takes_turns_and_ends_while_others_write(
+    workspace: Workspace,
+    other_workspace: Workspace,
+    services: Services,
+    postgresql: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trends, "FOLDED", 3)
+    real, turns = trends.TrendRepository.fold, 0
+
+    async def fold_and_write(repository: trends.TrendRepository, workspace_id: int) -> bool:
+        nonlocal turns
+        turns += 1
+        await store(workspace, message(f"more-{turns}"))
+        return await real(repository, workspace_id)
+
+    monkeypatch.setattr(trends.TrendRepository, "fold", fold_and_write)
+    await store(workspace, *(message(f"c{n}") for n in range(8)))
+    await store(other_workspace, *(message(f"c{n}") for n in range(4)))
+    await fold(services)
+    assert turns <= 10
+    left = postgresql.execute("SELECT workspace_id, count(*) FROM trend_changes GROUP BY 1").fetchall()
+    assert len(left) <= 1
     sound(postgresql)
 
 
