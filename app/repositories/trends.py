@@ -19,7 +19,7 @@ FORGOTTEN_AT_ONCE = 200
 DEPTH, COMPARED = 64, 512
 """How many of a month's commonest keywords are listed, and of all months' together compared, at first."""
 
-DEEPEST, LISTED = 5_000, 40_000
+DEEPEST, LISTED = 5_000, 30_000
 """How many of a month at the most, and of all months, if these were too few to be sure: then some may be missing."""
 
 LAST = datetime.max.replace(tzinfo=UTC)
