@@ -147,10 +147,10 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         hops = [_told(hop(settings, model)) for model in configured_models(settings)]
         gateway = Gateway(hops, deadline_s=settings.llm_deadline_s)
         feedback = FeedbackService(db, workspaces)
-        search = SearchService(db, reads, workspaces, cursors)
-        summaries = SummaryService(db, workspaces, usage, gateway)
         trends = TrendService(db, workspaces)
         stack.push_async_callback(trends.close)
+        search = SearchService(db, reads, workspaces, cursors, trends)
+        summaries = SummaryService(db, workspaces, usage, gateway)
         alone = Database(url, pool_size=1, timeout_s=settings.database_timeout_s, server=None)
         stack.push_async_callback(alone.close)
         await check_database(alone)

@@ -112,8 +112,8 @@ class TopicLabels:
     def __bool__(self) -> bool:
         return bool(self._hops)
 
-    async def of(self, topics: Sequence[Topic], ledger: Ledger) -> dict[int, str]:
-        """Returns names of those topics that a model has one for that can be shown."""
+    async def of(self, topics: Sequence[Topic], ledger: Ledger) -> dict[int, str] | None:
+        """Returns names of those topics that a model has one for that can be shown; None if no model answers."""
         shown = json.dumps(
             [{"topic": topic.topic_id, "keywords": topic.keywords} for topic in topics], ensure_ascii=False
         )
@@ -121,8 +121,8 @@ class TopicLabels:
         try:
             said = (await self._hops.ask(LABELS, LABELS.prompt, shown, run)).labels
         except (NoAnswer, Problem):
-            return {}
-        wanted = {topic.topic_id for topic in topics if topic.keywords}
+            return None
+        wanted = {topic.topic_id for topic in topics}
         found = {each.topic: " ".join(each.label.split()) for each in said if each.topic in wanted}
         return {
             number: label

@@ -8,6 +8,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, BigId, ClientId, Time, one_of
 
+COUNTS = ("conversations", "positive", "neutral", "negative", "mixed", "yes", "no", "maybe", "curious")
+
 _Word = Text(collation="C")
 
 
@@ -28,11 +30,14 @@ class TrendCount(Base):
     __tablename__ = "trend_counts"
     __table_args__ = (
         one_of("span", Span),
-        # The commonest keywords of a month.
-        Index(
-            "trend_counts_commonest_idx",
-            *("workspace_id", "starts_at", "conversations"),
-            postgresql_where=text("span = 'month' AND keyword <> ''"),
+        # The commonest keywords of a month, of all conversations and of those with a label.
+        *(
+            Index(
+                f"trend_counts_{name}_idx",
+                *("workspace_id", "starts_at", name),
+                postgresql_where=text(f"span = 'month' AND keyword <> '' AND {name} > 0"),
+            )
+            for name in COUNTS
         ),
     )
 

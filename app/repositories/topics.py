@@ -49,7 +49,7 @@ _CLAIM = """
     WHERE m.leased_until < clock_timestamp()
     RETURNING true
 """
-_RELEASE = "UPDATE topic_models SET leased_until = clock_timestamp() WHERE workspace_id = $1 AND claim_id = $2"
+_RELEASE = "UPDATE topic_models SET leased_until = clock_timestamp() + $3 WHERE workspace_id = $1 AND claim_id = $2"
 _HOLD = "SELECT true FROM topic_models WHERE workspace_id = $1 AND claim_id = $2 FOR UPDATE"
 _MODEL = "SELECT model, topics FROM topic_models WHERE workspace_id = $1 AND model IS NOT NULL"
 
@@ -126,6 +126,12 @@ _PROGRESS = """
         swept_through = CASE WHEN $6 THEN $7 ELSE swept_through END
     WHERE workspace_id = $1 AND claim_id = $2
 """
+# Conversations first, in the order of their ids, as deletion does: it comes to their topics by them.
+_LOCK_SAMPLES = """
+    SELECT FROM conversations WHERE workspace_id = $1 AND conversation_id = ANY ($2::text[] || ARRAY(
+        SELECT conversation_id FROM conversation_topics WHERE workspace_id = $1 AND sampled
+    )) ORDER BY conversation_id FOR NO KEY UPDATE
+"""
 _UNSAMPLE = "UPDATE conversation_topics SET sampled = false WHERE workspace_id = $1 AND sampled"
 _FITTED = """
     UPDATE topic_models SET leased_until = clock_timestamp() + $3, updated_at = clock_timestamp(),
@@ -141,6 +147,7 @@ _LABELLED = """
     WHERE workspace_id = $1 AND claim_id = $2
 """
 _FORGET = (
+    "SELECT FROM conversations WHERE workspace_id = $1 ORDER BY conversation_id FOR NO KEY UPDATE",
     "DELETE FROM conversation_topics WHERE workspace_id = $1",
     "UPDATE conversations SET topic_messages = NULL WHERE workspace_id = $1 AND topic_messages IS NOT NULL",
     "DELETE FROM topic_models WHERE workspace_id = $1",
@@ -195,9 +202,9 @@ class TopicRepository:
         """Makes nobody else keep the topics up to date for a while; returns False if somebody does."""
         return bool(await self._driver.fetchval(_CLAIM, workspace_id, claim_id, lease))
 
-    async def release(self, workspace_id: int, claim_id: int) -> None:
-        """Lets others go on."""
-        await self._driver.execute(_RELEASE, workspace_id, claim_id)
+    async def release(self, workspace_id: int, claim_id: int, wait: timedelta) -> None:
+        """Lets others go on after a while."""
+        await self._driver.execute(_RELEASE, workspace_id, claim_id, wait)
 
     async def hold(self, workspace_id: int, claim_id: int) -> bool:
         """Locks the model until the transaction ends; returns False if the claim is somebody else's by now."""
@@ -246,8 +253,9 @@ class TopicRepository:
         """Counts what ``assign`` returned; ``swept`` says whether, and up to where, a sweep has come."""
         await self._driver.execute(_PROGRESS, workspace_id, claim_id, lease, *counts, *swept)
 
-    async def forget_sample(self, workspace_id: int) -> None:
-        """Makes the model be of no conversation, before it is replaced."""
+    async def forget_sample(self, workspace_id: int, conversation_ids: Sequence[str]) -> None:
+        """Makes the model be of no conversation, before it is replaced by one of others."""
+        await self._driver.execute(_LOCK_SAMPLES, workspace_id, conversation_ids)
         await self._driver.execute(_UNSAMPLE, workspace_id)
 
     async def fitted(

@@ -56,6 +56,7 @@ _MEMBER = """
 _WITH_KEYWORD = """
     SELECT {columns}, 1 AS n FROM conversations AS c
     WHERE c.workspace_id = %(workspace)s AND c.keyword_hashes @> ARRAY[%(keyword)s::text]
+    AND c.first_message_at >= %(since)s::text::timestamptz AND c.first_message_at < %(until)s::text::timestamptz
 """
 
 # Subqueries, so that a time is read from its text once, not for each row.
@@ -68,6 +69,8 @@ _CONDITIONS = {
     "outcome": "outcome = %(outcome)s::text",
     "keyword": "keyword_hashes @> ARRAY[%(keyword)s::text]",
 }
+# Earlier releases stored what differs in case alone twice.
+_DISTINCT = "ARRAY(SELECT DISTINCT unnest(keyword_hashes)) AS keyword_hashes"
 _COUNTED = """
     SELECT {columns} FROM trend_counts WHERE workspace_id = %(workspace)s AND keyword = {keyword}
     AND span = '{span}' AND starts_at >= %({since})s::text::timestamptz AND starts_at < %({until})s::text::timestamptz
@@ -85,24 +88,26 @@ _STATEMENT = """
     FROM ({counted}) AS c GROUP BY 2
     {courses}
 """
-# What is among the commonest neither of a month nor of what changed is not commoner in the range than the last of each
-# of these lists together.
-_LISTS = """, lists AS MATERIALIZED (
-        SELECT m.starts_at, k.keyword, k.conversations FROM (
-            SELECT starts_at FROM trend_counts
-            WHERE workspace_id = %(workspace)s AND keyword = '' AND span = 'month'
-            AND starts_at >= date_trunc('month', %(since)s::text::timestamptz, 'UTC')
-            AND starts_at < %(until)s::text::timestamptz
-        ) AS m CROSS JOIN LATERAL (
-            SELECT keyword, conversations FROM trend_counts
+# What is not compared has no more of the months' lists than the first one left out, and of what these lack, no more
+# than the last of each together.
+_LISTS = """, months AS MATERIALIZED (
+        SELECT starts_at FROM trend_counts
+        WHERE workspace_id = %(workspace)s AND keyword = '' AND span = 'month'
+        AND starts_at >= date_trunc('month', %(since)s::text::timestamptz, 'UTC')
+        AND starts_at < %(until)s::text::timestamptz
+    ), lists AS MATERIALIZED (
+        SELECT m.starts_at, k.* FROM months AS m CROSS JOIN LATERAL (
+            SELECT keyword, {number} AS n FROM trend_counts
             WHERE workspace_id = %(workspace)s AND span = 'month' AND keyword <> '' AND starts_at = m.starts_at
-            ORDER BY conversations DESC LIMIT %(depth)s::bigint
+            AND {number} > 0 ORDER BY {number} DESC LIMIT %(depth)s::bigint
         ) AS k
         UNION ALL (
             SELECT NULL, k.keyword, sum(n)::integer FROM rows CROSS JOIN LATERAL unnest(keyword_hashes) AS k (keyword)
             WHERE n > 0 GROUP BY k.keyword ORDER BY sum(n) DESC LIMIT %(depth)s::bigint
         )
-    ), candidates AS MATERIALIZED (SELECT DISTINCT keyword FROM lists)"""
+    ), listed AS MATERIALIZED (
+        SELECT keyword, sum(n) AS n FROM lists GROUP BY keyword ORDER BY sum(n) DESC LIMIT %(compared)s::bigint + 1
+    ), candidates AS MATERIALIZED (SELECT keyword FROM listed ORDER BY n DESC LIMIT %(compared)s::bigint)"""
 _TOP = """, top AS MATERIALIZED (
         SELECT keyword, sum(n)::bigint AS n FROM (
             SELECT k.keyword, n FROM rows CROSS JOIN LATERAL unnest(keyword_hashes) AS k (keyword)
@@ -130,9 +135,12 @@ _COURSE = """
     UNION ALL SELECT top.keyword, k.* FROM top CROSS JOIN LATERAL ({arm}) AS k
 """
 _BEYOND = """
-    UNION ALL SELECT 'beyond', NULL, NULL, ARRAY[coalesce(sum(fewest), 0)]::bigint[] FROM (
-        SELECT min(conversations) AS fewest FROM lists GROUP BY starts_at HAVING count(*) = %(depth)s::bigint
-    ) AS l
+    UNION ALL SELECT 'beyond', NULL, NULL, ARRAY[
+        (SELECT coalesce(sum(fewest), 0) FROM (
+            SELECT min(n) AS fewest FROM lists GROUP BY starts_at HAVING count(*) = %(depth)s::bigint
+        ) AS l) + coalesce((SELECT min(n) FROM listed HAVING count(*) > %(compared)s::bigint), 0),
+        (SELECT count(*) FROM months)
+    ]::bigint[]
 """
 
 
@@ -199,14 +207,14 @@ def statement(metric: Metric, interval: Interval, label: str | None, given: froz
             counted(number, "day", "l.keyword", "last_month", "until"),
         ]
         course = _COURSE.format(arm=counted(f"starts_at, {number}", span, "top.keyword"))
-        top = _LISTS + _TOP.format(counted=_TOTALS.format(arms=" UNION ALL ".join(arms)))
+        top = _LISTS.format(number=number) + _TOP.format(counted=_TOTALS.format(arms=" UNION ALL ".join(arms)))
         courses = _COURSES.format(interval=interval, counted=course) + _BEYOND
     elif metric is Metric.KEYWORDS:
         top, courses = _TOP.format(counted=""), _COURSES.format(interval=interval, counted="")
     return _STATEMENT.format(
         found=_found(metric, interval, given),
         interval=interval,
-        keywords="keyword_hashes" if metric is Metric.KEYWORDS else "NULL::text[]",
+        keywords=_DISTINCT if metric is Metric.KEYWORDS else "NULL::text[]",
         conditions=" AND ".join(conditions),
         top=top,
         sums=", ".join(f"sum({name})" for name in names),

@@ -1,6 +1,6 @@
 """Counts of conversations by when they began. Written for the driver: one statement a question."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -13,12 +13,14 @@ from app.schemas.enums import Interval, Metric
 FOLDED = 1_000
 """How many changed conversations one statement adds to the counts."""
 
-LOOKED_AT = 10_000
-"""In how many changed conversations workspaces are looked for."""
+FORGOTTEN_AT_ONCE = 200
+"""Of more deleted conversations, ``forget_trends`` leaves what was counted to be folded, under random ids."""
 
-DEPTH = 64
-"""How many of a month's commonest keywords are compared at first; if that is too few to be sure, ``DEEPER`` more."""
-DEEPER = 8
+DEPTH, COMPARED = 64, 512
+"""How many of a month's commonest keywords are listed, and of all months' together compared, at first."""
+
+DEEPEST, LISTED = 5_000, 30_000
+"""How many of a month at the most, and of all months, if these were too few to be sure: then some may be missing."""
 
 LAST = datetime.max.replace(tzinfo=UTC)
 """The last time of all."""
@@ -51,8 +53,8 @@ _NEWEST = """
 
 _FOLD = "SELECT fold_trend_changes($1, $2)"
 
-# Across workspaces: the worker does this for all of them.
-_TO_FOLD = f"SELECT DISTINCT workspace_id FROM (SELECT workspace_id FROM trend_changes LIMIT {LOOKED_AT}) AS t"  # noqa: S608
+# Across workspaces: the worker does this for all of them. One step of the key for each, however much changed there.
+_TO_FOLD = "SELECT workspace_id FROM trend_changes WHERE workspace_id > $1 ORDER BY workspace_id LIMIT 1"
 
 
 class TrendCriteria(NamedTuple):
@@ -97,7 +99,8 @@ class TrendRows(NamedTuple):
     """Counts, and how many conversations were read one by one: beyond ``SCANNED``, the counts lack some.
 
     ``totals`` are of the commonest keywords, by hash, over the whole range. ``changed`` says that those that were read
-    are those that had changed since the others were counted.
+    are those that had changed since the others were counted. ``complete`` unless a keyword that was not compared may be
+    as common as the last one.
     """
 
     intervals: list[IntervalRow]
@@ -105,6 +108,7 @@ class TrendRows(NamedTuple):
     keywords: list[KeywordRow]
     read: int
     changed: bool
+    complete: bool = True
 
 
 class SealedKeywords(NamedTuple):
@@ -129,31 +133,36 @@ class TrendRepository:
             **{name: _text(getattr(c, name)) for name in ("since", "until", "first_month", "last_month")},
             "min_count": c.min_count,
             "shown": c.shown,
-            "depth": DEPTH,
         }
         filters = {"user": c.user_id, "sentiment": c.sentiment, "outcome": c.outcome, "keyword": c.keyword_hash}
         given = {name: value for name, value in filters.items() if value is not None}
         changed = is_counted(c.metric, c.interval, frozenset(given))
         sql = statement(c.metric, c.interval, c.sentiment or c.outcome, frozenset(given))
-        while True:
-            numbered, bound = bind(sql, {**values, **given})
-            found = TrendRows([], {}, [], 0, changed)
-            beyond = 0
-            for kind, starts, name, counts in await self._driver.fetch(numbered, *bound):
-                if kind == "interval":
-                    found.intervals.append(IntervalRow(starts[0], counts[0], counts[1], counts[2:]))
-                elif kind == "total":
-                    found.totals[name] = counts[0]
-                elif kind == "keyword":
-                    found.keywords.append(KeywordRow(name, starts, counts))
-                elif kind == "read":
-                    found = found._replace(read=counts[0])
-                else:
-                    beyond = counts[0]
-            totals = found.totals.values()
-            if beyond < c.min_count or (len(totals) == c.shown and beyond <= min(totals)):
-                return found
-            values["depth"] = DEEPER * int(str(values["depth"]))
+        found, months = await self._counts(sql, {**values, **given, "depth": DEPTH, "compared": COMPARED}, c)
+        if not found.complete:
+            depth = min(DEEPEST, max(DEPTH, LISTED // max(1, months)))
+            found, _ = await self._counts(sql, {**values, **given, "depth": depth, "compared": depth}, c)
+        return found._replace(changed=changed)
+
+    async def _counts(self, sql: str, values: Mapping[str, object], c: TrendCriteria) -> tuple[TrendRows, int]:
+        """Returns the counts, and how many months have any."""
+        numbered, bound = bind(sql, values)
+        found = TrendRows([], {}, [], 0, changed=False)
+        beyond = months = 0
+        for kind, starts, name, counts in await self._driver.fetch(numbered, *bound):
+            if kind == "interval":
+                found.intervals.append(IntervalRow(starts[0], counts[0], counts[1], counts[2:]))
+            elif kind == "total":
+                found.totals[name] = counts[0]
+            elif kind == "keyword":
+                found.keywords.append(KeywordRow(name, starts, counts))
+            elif kind == "read":
+                found = found._replace(read=counts[0])
+            else:
+                beyond, months = counts
+        totals = found.totals.values()
+        is_sure = beyond < c.min_count or (len(totals) == c.shown and beyond <= min(totals))
+        return found._replace(complete=is_sure), months
 
     async def texts(self, workspace_id: int, keyword_hashes: Sequence[str]) -> dict[str, SealedKeywords]:
         """Returns for each keyword that some conversation has where to read it."""
@@ -165,14 +174,18 @@ class TrendRepository:
         found: datetime | None = await self._driver.fetchval(_NEWEST, workspace_id, now)
         return found
 
-    async def fold(self, workspace_id: int) -> int:
-        """Adds conversations that changed to the counts, ``FOLDED`` at the most; returns how many."""
+    async def fold(self, workspace_id: int) -> bool:
+        """Adds conversations that changed to the counts, ``FOLDED`` at the most; returns whether it were so many."""
         folded: int = await self._driver.fetchval(_FOLD, workspace_id, FOLDED)
-        return folded
+        return folded == FOLDED
 
     async def to_fold(self) -> list[int]:
         """Returns workspaces with conversations that changed."""
-        return [row[0] for row in await self._driver.fetch(_TO_FOLD)]
+        found: list[int] = []
+        last: int | None = -(2**63)
+        while (last := await self._driver.fetchval(_TO_FOLD, last)) is not None:
+            found.append(last)
+        return found
 
 
 def _text(time: datetime) -> str:

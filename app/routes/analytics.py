@@ -28,8 +28,8 @@ _budget = TypeAdapter(BudgetIn)
 async def get_trends(app: App, viewer: Reader, query: Annotated[TrendQuery, Query()]) -> Response:
     """Counts the conversations that began in each interval, all of them and by sentiment, outcome or keyword.
 
-    Only whole intervals are counted. At most 2,000 intervals can be asked for at once, and of a sender only ranges in
-    which they took part in at most 100,000 conversations.
+    Only whole intervals are counted, at most 2,000 of them. By sender, by sentiment and outcome together, by two
+    keywords, or by keyword and hour, at most 100,000 conversations of the range are looked at.
     """
     return reply(await app.trends.trends(viewer, query))
 

@@ -292,6 +292,7 @@ TRENDS: dict[str, Any] = {
     "from": "2026-11-22T00:00:00.000000Z",
     "to": "2026-11-23T00:00:00.000000Z",
     "min_count": 3,
+    "complete": True,
     "totals": {"conversations": 41, "analysed": 38, "counts": {"yes": 24, "no": 6, "maybe": 5, "curious": 3}},
     "data": [
         {

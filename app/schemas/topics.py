@@ -71,11 +71,13 @@ class TopicModel(BaseModel):
     """What tells which topic a conversation is about.
 
     ``idf`` are the terms' inverse document frequencies, ``weights`` each topic's terms as a vector of length 1.
+    ``apart`` says that most conversations are of different customers: then each term is several customers' own.
     """
 
     idf: dict[str, float]
     weights: dict[int, dict[str, float]]
     next_id: int
+    apart: bool
 
 
 class Assigned(NamedTuple):

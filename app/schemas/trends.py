@@ -92,5 +92,12 @@ class Trends(_Range):
     metric: Metric
     interval: Interval
     min_count: int
+    complete: Annotated[
+        bool,
+        Field(
+            description="False if so many keywords are about as common that not all were compared: one may be missing"
+            " that is as common as those that are shown. What is counted is exact all the same."
+        ),
+    ]
     totals: TrendTotals
     data: list[TrendInterval]

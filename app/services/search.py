@@ -11,6 +11,7 @@ from app.errors import FieldError, Invalid, TooManyToDelete
 from app.reads import Reads
 from app.repositories.criteria import STEP, Criteria
 from app.repositories.search import MATCHES_SHOWN, Places
+from app.repositories.trends import FORGOTTEN_AT_ONCE
 from app.schemas.chats import (
     Conversation,
     ConversationItem,
@@ -27,6 +28,7 @@ from app.security.cursors import CursorSigner, time_at
 from app.security.encryption import MESSAGE, WorkspaceKeys
 from app.services.audit import conversation_target
 from app.services.notices import announce
+from app.services.trends import TrendService
 from app.services.workspaces import WorkspaceService
 
 SNIPPET_CHARACTERS = 2_000_000
@@ -51,11 +53,14 @@ KEPT_AT_MOST = 10_000_000
 class SearchService:
     """Conversations of the viewer's workspace by filter. What is shown may be behind; what is acted upon is not."""
 
-    def __init__(self, db: Database, reads: Reads, workspaces: WorkspaceService, cursors: CursorSigner) -> None:
+    def __init__(
+        self, db: Database, reads: Reads, workspaces: WorkspaceService, cursors: CursorSigner, trends: TrendService
+    ) -> None:
         self._db = db
         self._reads = reads
         self._workspaces = workspaces
         self._cursors = cursors
+        self._trends = trends
         self._places: TTLCache[Criteria, Places] = TTLCache(KEPT_AT_MOST, KEPT_S, getsizeof=lambda each: each.total)
 
     async def page(self, viewer: Viewer, query: ConversationQuery) -> ConversationList:
@@ -141,6 +146,8 @@ class SearchService:
                 raise TooManyToDelete(detail, (FieldError("max_delete_count", TooManyToDelete.code, detail),))
             filters = sorted(name for name, value in wanted if value is not None)
             deleted = await _delete(unit, keys, viewer.caller, ids, filters=filters)
+        if deleted.conversations > FORGOTTEN_AT_ONCE:
+            self._trends.fold_soon(keys.workspace_id)
         return DeletedConversations(deleted=deleted)
 
     async def expire(self, workspace_id: int, before: datetime) -> int:

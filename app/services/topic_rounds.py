@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidTag
 from pydantic import TypeAdapter
 
 from app.db import Database, Unit
-from app.errors import ConfigurationError, NotFound, Unavailable
+from app.errors import Unavailable
 from app.llm.topics import LABELS, ReaderLost, Said, TopicLabels, TopicReader, topic_reader
 from app.schemas.topic_rows import AssignedRow, TextRow, TopicModelRow
 from app.schemas.topics import Assigned, Topic, TopicModel
@@ -32,6 +32,8 @@ STRAYS = 0.2
 """By how much more than double the usual part of what comes has no topic before there must be new ones."""
 LEASE = timedelta(minutes=3)
 """For how long a worker that is not heard of keeps others away; reading a sample takes less."""
+FAILED = timedelta(minutes=5)
+"""How long a workspace is left alone whose topics could not be brought up to date: a try costs a sample's reading."""
 DAY, WEEK, LABEL_AGAIN = timedelta(days=1), timedelta(days=7), timedelta(hours=1)
 MODEL, TOPICS = "topic model", "topics"
 WORKER = "worker"
@@ -88,17 +90,19 @@ class TopicRound:
         async with self._db.read() as unit:
             if not await unit.topic_models.claim(workspace_id, claim_id, LEASE):
                 return False
+        wait = timedelta()
         try:
             keys = await self._workspaces.keys(workspace_id)
-            for _ in range(BATCHES):
+            for turn in range(BATCHES):
                 async with self._db.read() as unit:
                     state = await unit.topic_models.state(workspace_id, FEWEST)
-                step = self._step(state) if state and not self._stopping.is_set() else None
+                step = self._step(state, turn) if state and not self._stopping.is_set() else None
                 if state is None or step is None:
                     return False
                 await step(keys, claim_id, state)
             return True
-        except (Replaced, ReaderLost, ConfigurationError, InvalidTag, NotFound) as error:
+        except Exception as error:  # noqa: BLE001 — the other workspaces' turn comes all the same
+            wait = FAILED
             reason = str(error) if isinstance(error, ReaderLost) else ""
             _log.warning("topics_interrupted", error=type(error).__name__, reason=reason)
             await self._opened.aclose()
@@ -107,22 +111,26 @@ class TopicRound:
         finally:
             with suppress(Unavailable):
                 async with self._db.read() as unit:
-                    await unit.topic_models.release(workspace_id, claim_id)
+                    await unit.topic_models.release(workspace_id, claim_id, wait)
 
-    def _step(self, state: TopicModelRow) -> _Step | None:
+    def _step(self, state: TopicModelRow, turn: int = 0) -> _Step | None:
+        """Returns what is to be done; of what can wait for each other, one after another."""
         if state.fitted_at is None:
             return self._fit if state.conversations >= FEWEST else None
         if state.conversations < FEWEST:
             return self._forget
         if _is_outdated(state, datetime.now(UTC)):
             return self._fit
-        if state.is_waiting:
-            return self._assign
-        if state.wants_labels and self._labels:
-            return self._label
-        return self._sweep if state.swept_through is not None else None
+        due: dict[_Step, bool] = {
+            self._assign: state.is_waiting,
+            self._settle: not state.is_waiting and state.new_total < 0,
+            self._label: state.wants_labels and bool(self._labels),
+            self._sweep: state.swept_through is not None,
+        }
+        steps = [step for step, is_due in due.items() if is_due]
+        return steps[turn % len(steps)] if steps else None
 
-    async def _fit(self, keys: WorkspaceKeys, claim_id: int, _: TopicModelRow) -> None:
+    async def _fit(self, keys: WorkspaceKeys, claim_id: int, state: TopicModelRow) -> None:
         reader = await self._reading(keys, claim_id)
         async with self._db.read() as unit:
             ids = await unit.topic_models.sample(keys.workspace_id, SAMPLE_HALF)
@@ -134,12 +142,14 @@ class TopicRound:
         self._in_use = 0
         model, topics, assigned = await reader.fit()
         self._in_use = claim_id
+        if state.sampled_left < state.sampled:
+            topics = await self._unnamed(keys, topics)
         strays = sum(each.topic_id is None for each in assigned)
         rows = _rows(told, assigned)
         async with self._db.read() as unit:
             total, known = await unit.topic_models.totals(keys.workspace_id)
         async with self._writing(keys, claim_id) as unit:
-            await unit.topic_models.forget_sample(keys.workspace_id)
+            await unit.topic_models.forget_sample(keys.workspace_id, [row.conversation_id for row in rows])
             new, _strays = await unit.topic_models.assign(keys.workspace_id, rows, sampled=True)
             await unit.topic_models.fitted(
                 keys.workspace_id,
@@ -148,7 +158,7 @@ class TopicRound:
                 (_seal(keys, MODEL, model.model_dump_json()), _seal_topics(keys, topics)),
                 (total, len(rows), strays),
                 waiting=max(0, total - known - new),
-                wants_labels=any(not topic.label for topic in topics),
+                wants_labels=model.apart and any(map(_lacks_label, topics)),
             )
         _log.info("topics_found", topics=len(topics), conversations=len(rows))
 
@@ -174,16 +184,27 @@ class TopicRound:
             found = await unit.topic_models.model(keys.workspace_id)
         topics = open_topics(keys, found[1]) if found else []
         known = {topic.label for topic in topics}
-        wanted = [topic for topic in topics if not topic.label]
-        if wanted:
-            ledger = self._usage.ledger((keys.workspace_id, WORKER), LABELS.name)
-            for topic_id, label in (await self._labels.of(wanted, ledger)).items():
-                if label not in known:
-                    known.add(label)
-                    topics = [each.named(label) if each.topic_id == topic_id else each for each in topics]
-        again = LABEL_AGAIN if any(not topic.label for topic in topics) else None
+        ledger = self._usage.ledger((keys.workspace_id, WORKER), LABELS.name)
+        labels = await self._labels.of([topic for topic in topics if _lacks_label(topic)], ledger)
+        for topic_id, label in (labels or {}).items():
+            if label not in known:
+                known.add(label)
+                topics = [each.named(label) if each.topic_id == topic_id else each for each in topics]
+        again = LABEL_AGAIN if labels is None else None  # what has no label that can be shown keeps its keywords
         async with self._writing(keys, claim_id) as unit:
             await unit.topic_models.labelled(keys.workspace_id, claim_id, _seal_topics(keys, topics), again)
+
+    async def _unnamed(self, keys: WorkspaceKeys, topics: Sequence[Topic]) -> list[Topic]:
+        """Returns new topics, those without label that have other words: the old ones may be of what was deleted."""
+        async with self._db.read() as unit:
+            found = await unit.topic_models.model(keys.workspace_id)
+        before = {topic.topic_id: topic.keywords for topic in (open_topics(keys, found[1]) if found else [])}
+        return [topic if before.get(topic.topic_id) == topic.keywords else topic.named("") for topic in topics]
+
+    async def _settle(self, keys: WorkspaceKeys, claim_id: int, state: TopicModelRow) -> None:
+        """Counts from now on what comes: those that were still to be read were deleted."""
+        async with self._writing(keys, claim_id) as unit:
+            await unit.topic_models.progress(keys.workspace_id, claim_id, LEASE, (-state.new_total, 0))
 
     async def _forget(self, keys: WorkspaceKeys, claim_id: int, _: TopicModelRow) -> None:
         async with self._writing(keys, claim_id) as unit:
@@ -232,6 +253,10 @@ def _is_outdated(state: TopicModelRow, now: datetime) -> bool:
         or (state.new_total >= state.sampled / 10 and age > WEEK)
         or (state.new_total >= FEWEST and state.new_strays / state.new_total > 2 * usual + STRAYS)
     )
+
+
+def _lacks_label(topic: Topic) -> bool:
+    return bool(topic.keywords and not topic.label)
 
 
 def _said(keys: WorkspaceKeys, row: TextRow) -> list[Said]:

@@ -17,6 +17,8 @@ from app.services.workspaces import WorkspaceService
 
 EXAMPLES = 3
 SNIPPET_CHARACTERS = 160
+TURNS = 20
+"""After how many turns of each all workspaces are looked at anew: one that has always more to do holds up no other."""
 RESTING = 10.0
 """How many times as long as looking at all workspaces takes is none looked at."""
 
@@ -77,7 +79,7 @@ class TopicService:
             started = now()
             busy = [each.workspace_id for each in await self._workspaces.all() if await work.has(each.workspace_id)]
             self._rests_until = now() + RESTING * (now() - started)
-            while busy:
+            for _ in range(TURNS):
                 busy = [workspace_id for workspace_id in busy if await work.on(workspace_id)]
 
 

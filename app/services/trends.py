@@ -1,7 +1,7 @@
 """How conversations develop over time."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -60,13 +60,13 @@ class TrendService:
                 found = await unit.trends.counts(criteria)
                 sealed = await unit.trends.texts(viewer.workspace_id, list(found.totals)) if found.totals else {}
         except Unavailable:
-            self._fold_soon(viewer.workspace_id)  # so much may have changed that it takes too long
+            self.fold_soon(viewer.workspace_id)  # so much may have changed that it takes too long
             raise
         if found.changed and found.read > FOLD_FROM:
-            self._fold_soon(viewer.workspace_id)
+            self.fold_soon(viewer.workspace_id)
         elif not found.changed and found.read > SCANNED:
             detail = f"More than {SCANNED:,} conversations would have to be read one by one."
-            raise TooManyConversations(detail + " Choose a shorter range, or another filter.")
+            raise TooManyConversations(detail + " Choose a shorter range, or fewer filters.")
         texts = {name: text for name in found.totals if (text := _text(keys, name, sealed.get(name)))}
         totals, data = _counted(query.metric, starts, found, texts)
         return {
@@ -75,6 +75,7 @@ class TrendService:
             "from": since,
             "to": until,
             "min_count": query.min_count,
+            "complete": found.complete,
             "totals": totals,
             "data": data,
         }
@@ -94,9 +95,10 @@ class TrendService:
         since = query.since
         return _earlier(query.interval, end, SHOWN) if since is None else _start(query.interval, since), end
 
-    def _fold_soon(self, workspace_id: int) -> None:
+    def fold_soon(self, workspace_id: int) -> None:
+        """Begins to add what has changed to the counts, whatever the worker does."""
         if workspace_id not in self._folding:
-            task = self._folding[workspace_id] = asyncio.create_task(self._fold(workspace_id))
+            task = self._folding[workspace_id] = asyncio.create_task(self._fold([workspace_id]))
             task.add_done_callback(lambda done: self._folded(workspace_id, done))
 
     def _folded(self, workspace_id: int, done: asyncio.Task[None]) -> None:
@@ -104,18 +106,21 @@ class TrendService:
         if not done.cancelled():
             done.exception()  # what was not folded is read as it is
 
-    async def _fold(self, workspace_id: int, stopping: asyncio.Event | None = None) -> None:
-        folded = 1
-        while folded and not (stopping and stopping.is_set()):
-            async with self._db.read() as unit:
-                folded = await unit.trends.fold(workspace_id)
+    async def _fold(self, workspaces: Sequence[int], stopping: asyncio.Event | None = None) -> None:
+        """Adds what has changed to the counts, in turns, until so little is left that it is what came meanwhile."""
+        while workspaces and not (stopping and stopping.is_set()):
+            left = []
+            for workspace_id in workspaces:
+                async with self._db.read() as unit:
+                    if await unit.trends.fold(workspace_id):
+                        left.append(workspace_id)
+            workspaces = left
 
     async def fold_all(self, stopping: asyncio.Event) -> None:
         """Adds what has changed in any workspace to the counts; several may do so at the same time."""
         async with self._db.read() as unit:
             found = await unit.trends.to_fold()
-        for workspace_id in found:
-            await self._fold(workspace_id, stopping)
+        await self._fold(found, stopping)
 
 
 def _start(interval: Interval, time: datetime) -> datetime:

@@ -10,12 +10,14 @@ depends_on = None
 
 ROLE = "chat_insights_app"
 TABLES = ("trend_counts", "trend_changes")
-FUNCTIONS = ("note_trend_change", "forget_trends", "fold_trend_changes", "count_trends")
+FUNCTIONS = ("note_trend_change", "forget_trends", "fold_trend_changes", "fold_noted", "count_trends")
 
 LABELS = {
     "sentiment": ("positive", "neutral", "negative", "mixed"),
     "outcome": ("yes", "no", "maybe", "curious"),
 }
+AT_ONCE = 200
+"""Of how many deleted conversations the counts are corrected in the deletion's own transaction."""
 COUNTS = ("conversations", *LABELS["sentiment"], *LABELS["outcome"])
 
 # Adds what is given, conversation by conversation and keyword by keyword ('' is every conversation), to the counts, or
@@ -61,6 +63,29 @@ END
 $$
 """
 
+# Adds what is noted of conversations to the counts. Earlier releases stored keywords that differ in case alone twice.
+FOLD_NOTED = """
+CREATE FUNCTION fold_noted(of_workspace bigint, ids text[]) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM count_trends(
+        of_workspace, array_agg(k.keyword), array_agg(g.first_message_at), array_agg(g.sentiment),
+        array_agg(g.outcome), array_agg(g.sign)
+    )
+    FROM (
+        SELECT c.first_message_at, c.sentiment, c.outcome, c.keyword_hashes, 1 FROM conversations AS c
+        WHERE c.workspace_id = of_workspace AND c.conversation_id = ANY (ids)
+        UNION ALL
+        SELECT t.first_message_at, t.sentiment, t.outcome, t.keyword_hashes, -1 FROM trend_changes AS t
+        WHERE t.workspace_id = of_workspace AND t.conversation_id = ANY (ids) AND t.first_message_at IS NOT NULL
+    ) AS g (first_message_at, sentiment, outcome, keyword_hashes, sign)
+    CROSS JOIN LATERAL (SELECT DISTINCT unnest(array_append(g.keyword_hashes, ''))) AS k (keyword)
+    HAVING count(*) > 0;
+    DELETE FROM trend_changes WHERE workspace_id = of_workspace AND conversation_id = ANY (ids);
+END
+$$
+"""
+
 # The rows are locked first: the next statement sees what those who changed these conversations before have committed,
 # and those who do so from now on wait, and then note anew what was counted here.
 FOLD = """
@@ -73,21 +98,7 @@ BEGIN
         SELECT conversation_id FROM trend_changes WHERE workspace_id = of_workspace
         ORDER BY conversation_id LIMIT at_most FOR UPDATE SKIP LOCKED
     );
-    IF cardinality(ids) > 0 THEN
-        PERFORM count_trends(
-            of_workspace, array_agg(k.keyword), array_agg(g.first_message_at), array_agg(g.sentiment),
-            array_agg(g.outcome), array_agg(g.sign)
-        )
-        FROM (
-            SELECT c.first_message_at, c.sentiment, c.outcome, c.keyword_hashes, 1 FROM conversations AS c
-            WHERE c.workspace_id = of_workspace AND c.conversation_id = ANY (ids)
-            UNION ALL
-            SELECT t.first_message_at, t.sentiment, t.outcome, t.keyword_hashes, -1 FROM trend_changes AS t
-            WHERE t.workspace_id = of_workspace AND t.conversation_id = ANY (ids) AND t.first_message_at IS NOT NULL
-        ) AS g (first_message_at, sentiment, outcome, keyword_hashes, sign)
-        CROSS JOIN LATERAL unnest(array_append(g.keyword_hashes, '')) AS k (keyword);
-        DELETE FROM trend_changes WHERE workspace_id = of_workspace AND conversation_id = ANY (ids);
-    END IF;
+    PERFORM fold_noted(of_workspace, ids);
     RETURN cardinality(ids);
 END
 $$
@@ -113,13 +124,14 @@ END
 $$
 """
 
-# What was counted is taken away in the deletion's own transaction.
-FORGET = """
+# What was counted is noted under a random id, so that nothing names the conversation, and taken away in the deletion's
+# own transaction, or, of so many that it would take seconds, soon after.
+FORGET = f"""
 CREATE FUNCTION forget_trends() RETURNS trigger
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     of_workspace bigint;
-    done text;
+    ids text[];
 BEGIN
     FOR of_workspace IN SELECT DISTINCT workspace_id FROM gone LOOP
         WITH noted AS (
@@ -131,13 +143,15 @@ BEGIN
             UNION ALL
             SELECT first_message_at, sentiment, outcome, keyword_hashes FROM gone
             WHERE workspace_id = of_workspace AND conversation_id NOT IN (SELECT conversation_id FROM noted)
+        ), anew AS (
+            INSERT INTO trend_changes
+                (workspace_id, conversation_id, first_message_at, sentiment, outcome, keyword_hashes)
+            SELECT of_workspace, gen_random_uuid()::text, c.* FROM counted AS c RETURNING conversation_id
         )
-        SELECT count_trends(
-            of_workspace, array_agg(k.keyword), array_agg(g.first_message_at), array_agg(g.sentiment),
-            array_agg(g.outcome), array_agg(-1)
-        )
-        INTO done FROM counted AS g CROSS JOIN LATERAL unnest(array_append(g.keyword_hashes, '')) AS k (keyword)
-        HAVING count(*) > 0;
+        SELECT array_agg(conversation_id) INTO ids FROM anew;
+        IF cardinality(ids) <= {AT_ONCE} THEN
+            PERFORM fold_noted(of_workspace, ids);
+        END IF;
     END LOOP;
     RETURN NULL;
 END
@@ -193,15 +207,17 @@ BEGIN
     REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION forget_trends();
 END $$
 """
+# What others write meanwhile, they or a worker fold.
 FOLD_ALL = """
 DO $$
 DECLARE
     of_workspace bigint;
 BEGIN
     FOR of_workspace IN SELECT DISTINCT workspace_id FROM trend_changes LOOP
-        WHILE fold_trend_changes(of_workspace, 5000) > 0 LOOP
+        WHILE fold_trend_changes(of_workspace, 5000) = 5000 LOOP
             COMMIT;
         END LOOP;
+        COMMIT;
     END LOOP;
 END $$
 """
@@ -211,7 +227,7 @@ def upgrade() -> None:
     with op.get_context().autocommit_block():
         remove()  # what a migration that was killed has left
         create_tables()
-        for function in (COUNT, FOLD, NOTE, FORGET):
+        for function in (COUNT, FOLD_NOTED, FOLD, NOTE, FORGET):
             op.execute(function)
         for table in TABLES:
             op.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {table} TO {ROLE}")
@@ -232,12 +248,13 @@ def create_tables() -> None:
         sa.CheckConstraint("span IN ('hour', 'day', 'month')", name=op.f("trend_counts_span_check")),
         sa.PrimaryKeyConstraint("workspace_id", "keyword", "span", "starts_at", name=op.f("trend_counts_pkey")),
     )
-    op.create_index(
-        "trend_counts_commonest_idx",
-        "trend_counts",
-        ["workspace_id", "starts_at", "conversations"],
-        postgresql_where=sa.text("span = 'month' AND keyword <> ''"),
-    )
+    for name in COUNTS:
+        op.create_index(
+            f"trend_counts_{name}_idx",
+            "trend_counts",
+            ["workspace_id", "starts_at", name],
+            postgresql_where=sa.text(f"span = 'month' AND keyword <> '' AND {name} > 0"),
+        )
     op.create_table(
         "trend_changes",
         sa.Column("workspace_id", sa.BigInteger(), autoincrement=False, nullable=False),

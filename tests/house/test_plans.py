@@ -29,7 +29,11 @@ SENDERS, HISTORY = "participants_pkey", "participants_history_idx"
 KEYWORD = "conversations_keyword_hashes_idx"
 TOPIC, TOPICS, SAMPLED = "conversation_topics_pkey", "conversation_topics_weight_idx", "conversation_topics_sampled_idx"
 WAITING = "conversations_topic_waiting_idx"
-COUNTED, CHANGED, COMMONEST = "trend_counts_pkey", "trend_changes_pkey", "trend_counts_commonest_idx"
+COUNTED, CHANGED, COMMONEST = "trend_counts_pkey", "trend_changes_pkey", "trend_counts_conversations_idx"
+LABELS = {
+    **dict.fromkeys(("positive", "neutral", "negative", "mixed"), "sentiment"),
+    **dict.fromkeys(("yes", "no", "maybe", "curious"), "outcome"),
+}
 SHOWN = {CHAT, SENDERS}
 UNTIL = {"to": "2026-11-01T12:00:00Z"}
 COMMON, RARE = {"q": -1, "keyword": -1}, {"q": 10**9, "keyword": 10**9}
@@ -74,6 +78,10 @@ READS = {
     "a trend": Case(TRENDS, {"metric": "sentiment", **NOVEMBER}, {CHAT, COUNTED, CHANGED}),
     "a trend of the last month": Case(TRENDS, {}, {CHAT, COUNTED, CHANGED}),
     "a trend of keywords": Case(TRENDS, WORDS_OF_TRENDS, {CHAT, COUNTED, CHANGED, COMMONEST, KEYWORD}),
+    **{
+        f"a trend of keywords, {label}": Case(TRENDS, {kind: label, **WORDS_OF_TRENDS}, {f"trend_counts_{label}_idx"})
+        for label, kind in LABELS.items()
+    },
     "a trend of a keyword": Case(TRENDS, {"keyword": "refund", **NOVEMBER}, {CHAT, COUNTED, CHANGED}),
     "a trend of keywords with another": Case(TRENDS, {"keyword": "refund", **WORDS_OF_TRENDS}, {KEYWORD}),
     "a trend of a sender": Case(TRENDS, {"user_id": "ana", **NOVEMBER}, {HISTORY, LONG, SENDERS}),

@@ -117,7 +117,7 @@ ALLOWED = {
         "SELECT",
         "trend_changes",
         None,
-    ): "SELECT DISTINCT workspace_id FROM (SELECT workspace_id FROM trend_changes) AS t",
+    ): "SELECT workspace_id FROM trend_changes WHERE workspace_id > $1 ORDER BY workspace_id LIMIT 1",
     ("SELECT", "webhooks", "enabled"): "SELECT 1 FROM webhooks AS w WHERE w.enabled = $1::boolean AND EXISTS (SELECT"
     " FROM webhook_deliveries AS d WHERE d.workspace_id = w.workspace_id)",
     ("SELECT", "workspaces", "name"): "SELECT * FROM workspaces WHERE name = $1",

@@ -9,8 +9,13 @@ from typing import Any
 import psycopg
 import pytest
 
+from app.errors import Unavailable
 from app.factory import Services, build
 from app.llm import topics as processes
+from app.repositories import topics as topic_rows
+from app.repositories.topics import TopicRepository
+from app.services import topic_rounds
+from app.services import topics as service
 from app.settings import ROOT, Settings
 from app.worker import CHORES
 from tests.support.api import Workspace, message
@@ -289,6 +294,138 @@ async def test_a_text_that_does_not_open_keeps_no_other_from_its_topic(
     assert (found["status"], found["conversations"], found["assigned"]) == ("ready", 80, 79)
 
 
+def waits_over(postgresql: psycopg.Connection) -> None:
+    """Makes it be later than workspaces are left alone for whose topics could not be found."""
+    postgresql.execute("UPDATE topic_models SET leased_until = now() - interval '1 second'")
+    postgresql.commit()
+
+
+async def test_one_workspace_holds_up_no_other_and_not_its_own_sweep(
+    workspace: Workspace,
+    other_workspace: Workspace,
+    services: Services,
+    known: dict[str, Any],
+    postgresql: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service, "TURNS", 3)
+    monkeypatch.setattr(topic_rounds, "BATCHES", 4)
+    monkeypatch.setattr(topic_rounds, "STRAYS", 2.0)
+    real = processes.TopicReader.assign
+    came = 0
+
+    async def writing(reader: processes.TopicReader) -> Any:
+        nonlocal came
+        came += 1
+        await store(workspace, chats("parcel", 1, prefix=f"{came}/"))  # another one before the first is assigned
+        if came == 1:
+            for matter in MATTERS:
+                await store(other_workspace, chats(matter, 20))
+        return await real(reader)
+
+    await store(workspace, chats("parcel", 1, prefix="0/"))
+    postgresql.execute("UPDATE topic_models SET swept_through = ''")
+    postgresql.commit()
+    monkeypatch.setattr(processes.TopicReader, "assign", writing)
+    await keep_up(services)
+    assert came
+    assert postgresql.execute("SELECT swept_through FROM topic_models").fetchall() == [(None,)]
+    await keep_up(services)
+    assert (await topics(other_workspace))["assigned"] == 80
+
+
+async def test_a_workspace_that_fails_holds_up_no_other_and_is_left_alone_for_a_while(
+    workspace: Workspace,
+    other_workspace: Workspace,
+    services: Services,
+    postgresql: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failed: list[int] = []
+    real = TopicRepository.sample
+
+    async def sample(repository: TopicRepository, workspace_id: int, half: int) -> list[str]:
+        if not failed or workspace_id in failed:
+            failed.append(workspace_id)
+            raise Unavailable("The database takes too long.")
+        return await real(repository, workspace_id, half)
+
+    monkeypatch.setattr(TopicRepository, "sample", sample)
+    for each in (workspace, other_workspace):
+        for matter in MATTERS:
+            await store(each, chats(matter, 20))
+    await keep_up(services)
+    await keep_up(services)
+    assert len(failed) == 1
+    assert sorted([(await topics(each))["status"] for each in (workspace, other_workspace)]) == ["pending", "ready"]
+    waits_over(postgresql)
+    await keep_up(services)
+    assert len(failed) == 2
+
+
+async def test_topics_are_written_behind_their_conversations_locks_as_deletion_does(
+    workspace: Workspace,
+    services: Services,
+    known: dict[str, Any],
+    postgresql: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    free: list[int] = []
+
+    def look() -> None:
+        # The other order would be a deadlock: each waits for what the other has.
+        found = postgresql.execute(
+            "SELECT 1 FROM conversation_topics AS t JOIN conversations AS c USING (workspace_id, conversation_id)"
+            " WHERE t.sampled FOR UPDATE OF c SKIP LOCKED"
+        ).fetchall()
+        free.append(len(found))
+        postgresql.rollback()
+
+    for name in ("forget_sample", "forget"):
+        real = getattr(TopicRepository, name)
+
+        async def watched(repository: TopicRepository, *arguments: Any, real: Any = real) -> None:
+            with monkeypatch.context() as at_first:
+                at_first.setattr(topic_rows, "_FORGET", topic_rows._FORGET[:1])
+                await real(repository, *arguments)
+                await asyncio.to_thread(look)
+            await real(repository, *arguments)
+
+        monkeypatch.setattr(TopicRepository, name, watched)
+    for matter in MATTERS:
+        await store(workspace, chats(matter, 20, prefix="more/"))
+    await keep_up(services)
+    for number in range(20):
+        for matter in MATTERS:
+            for prefix in ("", "more/") if number < 19 else ("",):
+                gone = await workspace.admin.delete(f"/chats/{prefix.replace('/', '%2F')}{matter}-{number}")
+                assert gone.status_code == 200
+    await keep_up(services)
+    assert free == [0, 0]
+
+
+async def test_conversations_deleted_before_they_were_read_do_not_hide_what_comes(
+    workspace: Workspace, services: Services, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for matter in MATTERS:
+        await store(workspace, chats(matter, 28))
+    with monkeypatch.context() as small:
+        small.setattr(topic_rounds, "SAMPLE_HALF", 10)
+        small.setattr(topic_rounds, "BATCHES", 1)
+        small.setattr(service, "TURNS", 1)
+        await keep_up(services)
+    new = "SELECT new_total FROM topic_models"
+    unread = postgresql.execute(
+        "SELECT conversation_id FROM conversations EXCEPT SELECT conversation_id FROM conversation_topics"
+    ).fetchall()
+    assert postgresql.execute(new).fetchall() == [(-len(unread),)]
+    postgresql.commit()
+    for (conversation_id,) in unread[:50]:
+        assert (await workspace.admin.delete(f"/chats/{conversation_id}")).status_code == 200
+    await keep_up(services)
+    assert postgresql.execute(new).fetchall() == [(0,)]
+
+
 async def test_two_workers_do_not_do_it_twice(
     workspace: Workspace, settings: Settings, services: Services, postgresql: psycopg.Connection
 ) -> None:
@@ -332,7 +469,11 @@ async def test_who_was_replaced_writes_nothing_and_another_goes_on(
 
 @pytest.mark.parametrize("at", ["read", "fit", "assign"])
 async def test_a_process_that_dies_leaves_its_work_to_the_next(
-    workspace: Workspace, services: Services, monkeypatch: pytest.MonkeyPatch, at: str
+    workspace: Workspace,
+    services: Services,
+    postgresql: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    at: str,
 ) -> None:
     for matter in MATTERS:
         await store(workspace, chats(matter, 20))
@@ -348,6 +489,7 @@ async def test_a_process_that_dies_leaves_its_work_to_the_next(
 
     monkeypatch.setattr(processes.TopicReader, at, killed)
     await keep_up(services)
+    waits_over(postgresql)
     await keep_up(services)
     found = await topics(workspace)
     assert found["assigned"] == found["conversations"] == (85 if at == "assign" else 80)
@@ -391,7 +533,12 @@ class TestLabels:
         return settings.model_copy(update=providers.settings)
 
     async def test_a_model_names_them_once_from_keywords_alone(
-        self, workspace: Workspace, services: Services, providers: Providers, monkeypatch: pytest.MonkeyPatch
+        self,
+        workspace: Workspace,
+        services: Services,
+        providers: Providers,
+        postgresql: psycopg.Connection,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         said = Namer(parcel="Lost parcels & couriers", printer="<b>Printers</b>", invoice="x" * 61)
         monkeypatch.setattr(providers.grok, "respond", said)
@@ -411,8 +558,54 @@ class TestLabels:
         assert not any(text in sent for text in MATTERS.values())
         [usage] = (await workspace.viewer.get("/analytics/usage")).json()["data"]
         assert (usage["calls"], usage["answered"]) == (1, 1)
+        # What cannot be shown is not asked for again.
+        assert postgresql.execute("SELECT label_at FROM topic_models").fetchall() == [(None,)]
         await keep_up(services)
         assert len(providers.requests) == 1
+
+    async def test_two_topics_have_no_label_in_common_and_are_not_asked_for_again(
+        self, workspace: Workspace, services: Services, providers: Providers, postgresql: psycopg.Connection
+    ) -> None:
+        providers.grok.respond = Namer(**dict.fromkeys(MATTERS, "Support"))  # type: ignore[method-assign]
+        for matter in MATTERS:
+            await store(workspace, chats(matter, 20))
+        await keep_up(services)
+        labels = [each["label"] for each in (await topics(workspace))["data"]]
+        assert labels.count("Support") == 1
+        assert postgresql.execute("SELECT label_at FROM topic_models").fetchall() == [(None,)]
+
+    async def test_of_few_customers_nothing_is_sent(
+        self, workspace: Workspace, services: Services, providers: Providers
+    ) -> None:
+        for matter in MATTERS:
+            await store(workspace, [{**each, "user_id": "lea"} for each in chats(matter, 20)])
+        await keep_up(services)
+        found = await topics(workspace)
+        assert found["status"] == "ready"
+        assert all(each["label"] == ", ".join(each["keywords"][:3]) for each in found["data"])
+        assert providers.requests == []
+
+    async def test_a_label_goes_with_the_words_of_what_was_deleted(
+        self, workspace: Workspace, services: Services, providers: Providers, postgresql: psycopg.Connection
+    ) -> None:
+        providers.grok.respond = Namer(xylograph="Xylographs")  # type: ignore[method-assign]
+        for matter in MATTERS:
+            await store(workspace, chats(matter, 20))
+        parcels = [
+            {**each, "message_content": "The xylograph in the parcel, my xylograph parcel."}
+            for each in chats("parcel", 8, prefix="xylo-")
+        ]
+        await store(workspace, parcels)
+        await keep_up(services)
+        assert "Xylographs" in [each["label"] for each in (await topics(workspace))["data"]]
+        for number in range(8):
+            assert (await workspace.admin.delete(f"/chats/xylo-parcel-{number}")).status_code == 200
+        postgresql.execute("UPDATE topic_models SET fitted_at = fitted_at - interval '1 day'")
+        postgresql.commit()
+        await keep_up(services)
+        left = (await topics(workspace))["data"]
+        assert left
+        assert not any("xylograph" in json.dumps(each).lower() for each in left)
 
     async def test_without_an_answer_keywords_stand_in_until_there_is_one(
         self, workspace: Workspace, services: Services, providers: Providers, postgresql: psycopg.Connection

@@ -198,6 +198,7 @@ async def test_each_metric_has_its_counts_and_denominators(workspace: Workspace)
         "from": at(1, 0),
         "to": at(3, 0),
         "min_count": 3,
+        "complete": True,
         "totals": {"conversations": 6, "analysed": 4, "counts": {}},
         "data": [
             {"start": at(1, 0), "conversations": 3, "analysed": 2, "counts": {}},
@@ -260,8 +261,15 @@ async def test_every_trend_is_what_a_count_one_by_one_gives(
 ) -> None:
     rng = random.Random(seed)
     monkeypatch.setattr(trends, "DEPTH", 1 + seed)
+    monkeypatch.setattr(trends, "COMPARED", 3 + seed)
     monkeypatch.setattr(service, "KEYWORDS", 4)  # so that some are left out
-    for _ in range(2):
+    questions = [
+        (metric, interval, filters)
+        for metric in ("volume", "sentiment", "outcome", "keywords")
+        for interval in ("hour", "day", "week", "month")
+        for filters in FILTERS
+    ]
+    for turn in range(2):
         await build_up(workspace, rng, 25)
         sound(postgresql)
         everything = await known(workspace)
@@ -270,12 +278,13 @@ async def test_every_trend_is_what_a_count_one_by_one_gives(
                 await fold(services)
                 assert whole(postgresql)["trend_changes"] == 0
                 sound(postgresql)
-            for metric in ("volume", "sentiment", "outcome", "keywords"):
-                for interval in ("hour", "day", "week", "month"):
-                    for filters in FILTERS:
-                        range_ = rng.choice(RANGES)
-                        asked = {"metric": metric, "interval": interval, "min_count": rng.choice((2, 3)), **range_}
-                        check(await ask(workspace.viewer, **asked, **filters), everything, 4, **filters)
+            # All seeds together ask everything, of what has changed and of what is counted.
+            for metric, interval, filters in questions[2 * seed + turn :: 6]:
+                range_ = rng.choice(RANGES)
+                asked = {"metric": metric, "interval": interval, "min_count": rng.choice((2, 3)), **range_}
+                found = await ask(workspace.viewer, **asked, **filters)
+                assert found["complete"]
+                check(found, everything, 4, **filters)
 
 
 async def test_a_conversation_that_went_on_for_days_counts_when_it_began(workspace: Workspace) -> None:
@@ -324,6 +333,85 @@ async def test_after_a_deletion_no_row_speaks_of_what_is_gone(
     deleted = await workspace.admin.delete("/chats", params={"user_id": "ana", "max_delete_count": 10})
     assert deleted.json()["deleted"]["conversations"] == 2
     assert whole(postgresql) == {"trend_counts": 0, "trend_changes": 0}
+
+
+async def test_of_many_that_are_deleted_the_counts_are_corrected_soon_and_are_exact_before(
+    workspace: Workspace, services: Services, postgresql: psycopg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    count = trends.FORGOTTEN_AT_ONCE + 1
+    monkeypatch.setattr(services.trends, "fold_soon", lambda _: None)
+    await store(workspace, *(message(f"c{n}", message_content=TEXTS[0]) for n in range(count)))
+    await store(workspace, message("left", user_id="bea", message_content=TEXTS[1]))
+    for n in range(3):
+        await analyse(workspace, f"c{n}")
+    await fold(services)
+    await analyse(workspace, "c2", "insights", force=True)
+    await store(workspace, message("new"))  # not counted yet
+    deleted = await workspace.admin.delete("/chats", params={"user_id": "ana", "max_delete_count": count + 1})
+    assert deleted.json()["deleted"]["conversations"] == count + 1
+    everything = await known(workspace)
+    assert [each.conversation_id for each in everything] == ["left"]
+    noted = postgresql.execute("SELECT conversation_id FROM trend_changes").fetchall()
+    assert len(noted) == count
+    assert not any(name.startswith("c") and len(name) < 10 for (name,) in noted), "a note names no conversation"
+    sound(postgresql)
+    for metric in ("sentiment", "keywords"):
+        check(await ask(workspace.viewer, metric=metric, **NOVEMBER), everything)
+    await store(workspace, message("c1", message_content=TEXTS[0]))
+    monkeypatch.undo()
+    services.trends.fold_soon(postgresql.execute("SELECT workspace_id FROM trend_changes").fetchall()[0][0])
+    await asyncio.gather(*services.trends._folding.values())
+    sound(postgresql)
+    assert whole(postgresql)["trend_changes"] == 0
+    assert postgresql.execute("SELECT DISTINCT keyword FROM trend_counts").fetchall() == [("",)]
+    assert (await ask(workspace.viewer, **NOVEMBER))["totals"]["conversations"] == 2
+
+
+async def test_a_keyword_that_was_stored_twice_counts_once(
+    workspace: Workspace, services: Services, postgresql: psycopg.Connection
+) -> None:
+    await store(workspace, *(message(f"c{n}", message_content=TEXTS[0]) for n in range(2)))
+    for n in range(2):
+        await analyse(workspace, f"c{n}")
+    doubled = "UPDATE conversations SET keyword_hashes = keyword_hashes || keyword_hashes"
+    postgresql.execute(doubled)
+    postgresql.commit()
+    everything = await known(workspace)
+    asked = {"metric": "keywords", "min_count": 2, **NOVEMBER}
+    for _ in range(2):
+        for filters in ({}, {"user_id": "ana"}, {"keyword": "parcel"}):
+            check(await ask(workspace.viewer, **asked, **filters), everything, KEYWORDS, **filters)
+        await fold(services)
+    assert (await workspace.admin.delete("/chats/c1")).status_code == 200
+    check(await ask(workspace.viewer, **asked), await known(workspace))
+    assert (await workspace.admin.delete("/chats/c0")).status_code == 200
+    assert whole(postgresql) == {"trend_counts": 0, "trend_changes": 0}
+
+
+async def test_where_not_all_keywords_are_compared_the_answer_says_so(
+    workspace: Workspace, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = [message(f"c{n}", timestamp=f"2026-{n % 3 + 4:02}-07T10:00:00Z") for n in range(10)]
+    await store(workspace, *({**each, "message_content": TEXTS[n % 5]} for n, each in enumerate(sent)))
+    for n in range(10):
+        await analyse(workspace, f"c{n}")
+    await fold(services)
+    everything = await known(workspace)
+    months = {"interval": "month", "since": "2026-04-01T00:00:00Z", "until": "2026-07-01T00:00:00Z"}
+    labels = {"sentiment": everything[0].sentiment or "", "outcome": everything[0].outcome or ""}
+    for name, value in {**labels, "": ""}.items():
+        filters = {name: value} if name else {}
+        asked = {"metric": "keywords", "min_count": 2, **months, **filters}
+        complete = await ask(workspace.viewer, **asked)
+        assert complete["complete"]
+        check(complete, everything, KEYWORDS, **filters)
+        with monkeypatch.context() as few:
+            for limit in ("DEPTH", "COMPARED", "DEEPEST"):
+                few.setattr(trends, limit, 1)
+            some = await ask(workspace.viewer, **asked)
+        assert not some["complete"]
+        counts = some["totals"]["counts"]
+        assert counts.items() < complete["totals"]["counts"].items()
 
 
 async def test_counts_are_exact_while_others_write_delete_and_fold(
@@ -474,7 +562,7 @@ async def test_what_makes_no_sense_is_refused(workspace: Workspace, params: dict
 async def test_too_many_conversations_to_read_one_by_one_are_refused(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await store(workspace, *(message(f"c{n}") for n in range(4)))
+    await store(workspace, *(message(f"c{n}", message_content=TEXTS[0]) for n in range(4)))
     trend_statement.statement.cache_clear()
     monkeypatch.setattr(trend_statement, "SCANNED", 3)
     monkeypatch.setattr(service, "SCANNED", 3)
@@ -482,6 +570,17 @@ async def test_too_many_conversations_to_read_one_by_one_are_refused(
     answer = await workspace.viewer.get("/analytics/trends", params=params)
     assert (answer.status_code, answer.json()["code"]) == (422, "too_many_conversations")
     assert (await ask(workspace.viewer, **NOVEMBER))["totals"]["conversations"] == 4
+    # Of those with a keyword, the ones of the range count.
+    for n in range(4):
+        await analyse(workspace, f"c{n}")
+    await store(workspace, message("late", timestamp=at(20), message_content=TEXTS[0]))
+    await analyse(workspace, "late")
+    [keyword, *_] = frozenset.intersection(*(each.keywords for each in await known(workspace)))
+    hours = {"interval": "hour", "keyword": keyword}
+    answer = await workspace.viewer.get("/analytics/trends", params={"from": at(1, 0), "to": at(2, 0), **hours})
+    assert (answer.status_code, answer.json()["code"]) == (422, "too_many_conversations")
+    short = await ask(workspace.viewer, since=at(20, 0), until=at(21, 0), **hours)
+    assert short["totals"]["conversations"] == 1
     trend_statement.statement.cache_clear()
 
 
@@ -495,6 +594,32 @@ async def test_whoever_reads_much_that_changed_has_it_folded(
     await asyncio.gather(*services.trends._folding.values())
     assert whole(postgresql)["trend_changes"] == 0
     assert (await ask(workspace.viewer, **NOVEMBER))["totals"]["conversations"] == 10
+    sound(postgresql)
+
+
+async def test_folding_takes_turns_and_ends_while_others_write(
+    workspace: Workspace,
+    other_workspace: Workspace,
+    services: Services,
+    postgresql: psycopg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trends, "FOLDED", 3)
+    real, turns = trends.TrendRepository.fold, 0
+
+    async def fold_and_write(repository: trends.TrendRepository, workspace_id: int) -> bool:
+        nonlocal turns
+        turns += 1
+        await store(workspace, message(f"more-{turns}"))
+        return await real(repository, workspace_id)
+
+    monkeypatch.setattr(trends.TrendRepository, "fold", fold_and_write)
+    await store(workspace, *(message(f"c{n}") for n in range(8)))
+    await store(other_workspace, *(message(f"c{n}") for n in range(4)))
+    await fold(services)
+    assert turns <= 10
+    left = postgresql.execute("SELECT workspace_id, count(*) FROM trend_changes GROUP BY 1").fetchall()
+    assert len(left) <= 1
     sound(postgresql)
 
 

@@ -82,7 +82,8 @@ class Fitted(NamedTuple):
 
 def fit(documents: Sequence[Document], before: Fitted | None = None) -> Fitted:
     """Finds the topics of conversations; one that is an earlier one's keeps its number and label."""
-    idf = _idf(documents)
+    apart = len({document.customers for document in documents}) > len(documents) // 2
+    idf = _idf(documents, apart=apart)
     forms = _forms(documents, idf)
     components = _components(documents, idf) if idf else []
     known = _matched(components, before.model.weights) if before else {}
@@ -95,7 +96,7 @@ def fit(documents: Sequence[Document], before: Fitted | None = None) -> Fitted:
         next_id = max(next_id, topic_id + 1)
         weights[topic_id] = component
         topics.append(Topic(topic_id=topic_id, label=labels.get(topic_id, ""), keywords=_keywords(component, forms)))
-    return Fitted(TopicModel(idf=idf, weights=weights, next_id=next_id), topics)
+    return Fitted(TopicModel(idf=idf, weights=weights, next_id=next_id, apart=apart), topics)
 
 
 def assign(model: TopicModel, document: Document) -> Assigned:
@@ -109,9 +110,8 @@ def assign(model: TopicModel, document: Document) -> Assigned:
     return best
 
 
-def _idf(documents: Sequence[Document]) -> dict[str, float]:
+def _idf(documents: Sequence[Document], *, apart: bool) -> dict[str, float]:
     """Returns the inverse document frequency of each term that may describe a topic."""
-    apart = len({document.customers for document in documents}) > len(documents) // 2
     holders: defaultdict[str, set[object]] = defaultdict(set)
     named: Counter[str] = Counter()
     held: Counter[str] = Counter()
