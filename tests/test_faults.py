@@ -65,15 +65,24 @@ async def test_a_network_is_slow_silent_or_broken() -> None:
         writer.close()
 
 
-async def test_a_silent_database_is_told_in_time_and_found_again(
-    settings: Settings, postgresql: psycopg.Connection, workspace: Workspace
-) -> None:
+@asynccontextmanager
+async def behind(settings: Settings, postgresql: psycopg.Connection, **more: Any) -> AsyncIterator[tuple[str, Network]]:
+    """Yields the service's URL and the network between it and PostgreSQL."""
     network = Network(f"{postgresql.info.host}/.s.PGSQL.{postgresql.info.port}")
     async with network.running() as port:
         url = f"postgresql://{postgresql.info.user}:x@127.0.0.1:{port}/{postgresql.info.dbname}"
-        own = settings.model_copy(update={"database_url": SecretStr(url), "database_timeout_s": 4.0})
-        starting = running_server(own)
+        starting = running_server(settings.model_copy(update={"database_url": SecretStr(url), **more}))
         address = await asyncio.to_thread(starting.__enter__)
+        try:
+            yield address, network
+        finally:
+            await asyncio.to_thread(starting.__exit__, None, None, None)
+
+
+async def test_a_silent_database_is_told_in_time_and_found_again(
+    settings: Settings, postgresql: psycopg.Connection, workspace: Workspace
+) -> None:
+    async with behind(settings, postgresql, database_timeout_s=4.0) as (address, network):
         headers = {"X-API-Key": workspace.keys[Role.EDITOR]}
         async with httpx.AsyncClient(base_url=address, headers=headers, timeout=LONG) as client:
             assert (await client.post("/chats", json=message())).status_code == 201
@@ -89,12 +98,30 @@ async def test_a_silent_database_is_told_in_time_and_found_again(
             assert {answer.status_code for answer in await answers} == {503}
             assert all("retry-after" in answer.headers for answer in await answers)
             longest = max(answer.elapsed.total_seconds() for answer in await answers)
-            assert longest < own.database_timeout_s + POOL_TIMEOUT_S + UNDO_S + SLACK_S
+            assert longest < 4.0 + POOL_TIMEOUT_S + UNDO_S + SLACK_S
             network.speak()
             async with asyncio.timeout(10):
                 while (await client.post("/chats", json=message(message_id="m0"))).status_code != 201:
                     pass
-        await asyncio.to_thread(starting.__exit__, None, None, None)
+
+
+async def test_a_caller_who_has_to_be_looked_up_is_told_in_time_too(
+    settings: Settings, postgresql: psycopg.Connection, workspace: Workspace
+) -> None:
+    known, unknown = ({"X-API-Key": workspace.keys[role]} for role in (Role.EDITOR, Role.VIEWER))
+    async with (
+        behind(settings, postgresql, database_timeout_s=2.0) as (address, network),
+        httpx.AsyncClient(base_url=address, timeout=LONG) as client,
+    ):
+        assert (await client.get("/chats", headers=known)).status_code == 200
+        network.silence()
+        answer = await client.get("/chats", headers=unknown)
+        assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+        assert answer.elapsed.total_seconds() < 2.0 + SLACK_S
+        network.speak()
+        async with asyncio.timeout(LONG):
+            while (await client.get("/chats", headers=unknown)).status_code != 200:
+                pass
 
 
 async def sent(load: Load, workspace: Workspace, *names: str) -> None:

@@ -1,5 +1,6 @@
 """SIGTERM: nobody who comes before the service is gone is cut off."""
 
+import asyncio
 import http.client
 import signal
 import socket
@@ -14,10 +15,12 @@ import httpx
 import psutil
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from app.schemas.enums import Role
 from app.server import KEEP_ALIVE_S
 from app.settings import Settings
+from tests.faults.proxy import Network
 from tests.support.api import Workspace, message
 from tests.support.live import bearer, following
 from tests.support.process import Serving, serving
@@ -57,6 +60,27 @@ def test_a_service_that_stops_says_so_and_goes_on_for_a_while(settings: Settings
             answer = each.post("/chats", json=message(message_id=f"m{number}"))
             assert (answer.status_code, answer.headers["connection"]) == (201, "close")
         assert running.process.wait(20) == ENDED
+
+
+async def test_a_silent_database_is_not_waited_for(
+    settings: Settings, postgresql: psycopg.Connection, workspace: Workspace
+) -> None:
+    network = Network(f"{postgresql.info.host}/.s.PGSQL.{postgresql.info.port}")
+    headers = {"X-API-Key": workspace.keys[Role.EDITOR]}
+    async with network.running() as port:
+        url = f"postgresql://{postgresql.info.user}:x@127.0.0.1:{port}/{postgresql.info.dbname}"
+        own = settings.model_copy(update={"database_url": SecretStr(url)})
+        starting = serving(own, SHUTDOWN_DELAY_S="0")
+        running = await asyncio.to_thread(starting.__enter__)
+        try:
+            async with httpx.AsyncClient(base_url=running.url, headers=headers, timeout=20) as client:
+                answers = await asyncio.gather(*(client.post("/chats", json=message(f"c{n}")) for n in range(20)))
+                assert {answer.status_code for answer in answers} == {201}  # by several connections at once
+            network.silence()
+            running.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(running.process.wait, 12) == ENDED
+        finally:
+            starting.__exit__(None, None, None)
 
 
 @contextmanager
