@@ -1,6 +1,7 @@
 """What the script of faults is made of, and its shortest faults."""
 
 import asyncio
+import json
 import shutil
 import subprocess
 import time
@@ -21,7 +22,7 @@ from app.settings import Settings
 from tests.bench.load import Failed
 from tests.faults import scene
 from tests.faults.__main__ import COLUMNS, grid
-from tests.faults.load import Load, Tally
+from tests.faults.load import Load, Row, Tally
 from tests.faults.proxy import Network
 from tests.faults.run import ACTS, Finding, judged
 from tests.support.api import Workspace, message
@@ -131,20 +132,28 @@ async def sent(load: Load, workspace: Workspace, *names: str) -> None:
     load._acknowledged.update(row["message_content"] for row in rows)
 
 
+async def sent_again(load: Load, rows: list[Row]) -> None:
+    """Sends a batch as a load does."""
+    async with httpx.AsyncClient(base_url=load.url, headers={"X-API-Key": load.key}) as load._client:
+        await load._until_acknowledged("batches", rows, lambda: json.dumps(rows).encode())
+
+
 async def test_a_load_counts_what_was_lost_doubled_and_torn(url: str, workspace: Workspace) -> None:
     load = Load(url, workspace.keys[Role.EDITOR], "x")
     await sent(load, workspace, "a", "b", "c")
     assert await load.tally() == Tally(acknowledged=3, stored=3, doubled=0, lost=0, torn=0)
     again = {**load._row("c1", "a"), "message_id": "another"}
     assert (await workspace.editor.post("/chats", json=again)).status_code == 201
-    a, b, c, never = [load._row("c1", name)["message_content"] for name in ("a", "b", "c", "never came")]
-    load._acknowledged.add(never)
-    load._batches += [[a, b], [c, never]]
-    assert await load.tally() == Tally(acknowledged=4, stored=3, doubled=1, lost=1, torn=1)
+    load._acknowledged.add(load._row("c1", "never came")["message_content"])
+    # The whole of one batch, and the rest of another, is sent again.
+    whole, rest = ([load._row("c1", name) for name in names] for names in (("b", "c"), ("b", "d")))
+    await sent_again(load, whole)
+    await sent_again(load, rest)
+    assert await load.tally() == Tally(acknowledged=5, stored=4, doubled=1, lost=1, torn=1)
     load.statuses.update({"201": 3, "500": 1, "cut": 1})
     load.longest = (11.0, "read")
     finding = await judged(load, "kill API", 12.0, flawless=True)
-    assert len(finding.broken) == 7
+    assert len(finding.broken) == 8
     assert finding.figures["lost"] == finding.figures["doubled"] == "1"
 
 
