@@ -74,6 +74,7 @@ class Services:
     live: LiveService
     members: MemberService
     rate_limits: RateLimits
+    reads: Reads
     retention: RetentionService
     search: SearchService
     sign_in: SignInService
@@ -130,7 +131,6 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         if replica:
             stack.push_async_callback(replica.close)
         reads = Reads(db, replica)
-        await stack.enter_async_context(reads.watched())
         bus = Bus(db.connect)
         db.on_commit = bus.tell
         stack.push_async_callback(bus.close)
@@ -174,6 +174,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             live=LiveService(db, bus, auth, workspaces, summaries),
             members=MemberService(db, cursors),
             rate_limits=rate_limits,
+            reads=reads,
             retention=RetentionService(workspaces, search, settings.retention_days),
             search=search,
             sign_in=sign_in,
