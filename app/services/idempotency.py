@@ -59,7 +59,7 @@ class IdempotencyService:
         self._db = db
         self._workspaces = workspaces
         self._releasing = set[asyncio.Task[None]]()
-        self._again = asyncio.Lock()
+        self._one_at_a_time = asyncio.Lock()
 
     async def claim(
         self, workspace_id: int, actor: str, key: str, body_digest: bytes | None
@@ -130,9 +130,7 @@ class IdempotencyService:
     async def _release(self, claim: Claim) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout(LEASE.total_seconds()):
-                if await self._released(claim):
-                    return
-                async with self._again:  # one after another: the connections are for requests
+                async with self._one_at_a_time:  # the connections are for requests
                     while not await self._released(claim):  # noqa: ASYNC110 — nobody tells
                         await asyncio.sleep(RETRY_S)
 
