@@ -75,6 +75,7 @@ class Services:
     live: LiveService
     members: MemberService
     rate_limits: RateLimits
+    reads: Reads
     retention: RetentionService
     search: SearchService
     sign_in: SignInService
@@ -130,8 +131,9 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         replica = replica_of(settings)
         if replica:
             stack.push_async_callback(replica.close)
-        reads = Reads(db, replica)
-        await stack.enter_async_context(reads.watched())
+        beside = Database(url, pool_size=1, timeout_s=settings.database_timeout_s, server=None)
+        stack.push_async_callback(beside.close)
+        reads = Reads(db, beside, replica)
         bus = Bus(db.connect)
         db.on_commit = bus.tell
         stack.push_async_callback(bus.close)
@@ -151,9 +153,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
         stack.push_async_callback(trends.close)
         search = SearchService(db, reads, workspaces, cursors, trends)
         summaries = SummaryService(db, workspaces, usage, gateway)
-        alone = Database(url, pool_size=1, timeout_s=settings.database_timeout_s, server=None)
-        stack.push_async_callback(alone.close)
-        await check_database(alone)
+        await check_database(beside)
         await workspaces.check_master_keys()
         targets = Targets([ipaddress.ip_network(each) for each in settings.webhook_allowed_networks])
         auth = AuthService(db, signer, peppers)
@@ -165,7 +165,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             deliveries=DeliveryService(db, workspaces, targets, settings.base_url),
             evaluation=EvaluationService(chats, feedback, workspaces),
             feedback=feedback,
-            health=HealthService(alone, rate_limits, hops),
+            health=HealthService(beside, reads, rate_limits, hops),
             idempotency=IdempotencyService(db, workspaces),
             imports=ImportService(chats, large_writes),
             insights=InsightsService(db, workspaces, usage, gateway),
@@ -175,6 +175,7 @@ async def build(settings: Settings, url: str) -> AsyncIterator[Services]:
             live=LiveService(db, bus, auth, workspaces, summaries),
             members=MemberService(db, cursors),
             rate_limits=rate_limits,
+            reads=reads,
             retention=RetentionService(workspaces, search, settings.retention_days),
             search=search,
             sign_in=sign_in,

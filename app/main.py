@@ -53,7 +53,8 @@ def create_app(open_services: Callable[[], AbstractAsyncContextManager[Services]
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
-            async with open_services() as app.state.services:
+            async with open_services() as services, services.reads.watched():
+                app.state.services = services
                 yield
         except (ConfigurationError, Problem) as error:
             app.state.failure = str(error)

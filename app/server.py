@@ -1,5 +1,6 @@
 """The application behind uvicorn, in one process or several: SIGTERM ends it gracefully, SIGINT at once."""
 
+import _thread
 import asyncio
 import ctypes
 import os
@@ -11,7 +12,9 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from tempfile import TemporaryDirectory
+from types import FrameType
 
+import structlog
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
@@ -32,6 +35,8 @@ SO_ATTACH_FILTER = 26
 PR_SET_PDEATHSIG = 1
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that prometheus-client looks at when it is imported, which is too early in this process."""
+
+_log = structlog.get_logger(__name__)
 
 
 def check_address(settings: Settings, port_setting: str = "port") -> None:
@@ -148,8 +153,13 @@ class _Process(multiprocess.Process):
     def target(self, sockets: list[socket.socket] | None = None) -> None:
         """Serves; on Linux it stops when what has started it is killed, and does not keep the port from the next."""
         if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGINT)
         super().target(sockets)
+
+    def start(self) -> None:
+        """Starts it."""
+        super().start()
+        self.child_conn.close()  # or its end would be noticed only when it has not been heard of for long
 
     @property
     def server(self) -> uvicorn.Server:
@@ -160,9 +170,45 @@ class _Process(multiprocess.Process):
 
 
 class _Supervisor(multiprocess.Multiprocess):
-    """Keeps processes running, and replaces one after another at SIGHUP."""
+    """Keeps processes running, and replaces one after another at SIGHUP; a second signal to end is theirs, too."""
 
     config: Config
+
+    def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._end)
+
+    def _end(self, number: int, _: FrameType | None) -> None:
+        if self.should_exit.is_set():
+            for each in self.processes:
+                if each.pid and each.process.is_alive():
+                    os.kill(each.pid, number)
+        else:
+            # Elsewhere: it takes a lock that may be held by what was interrupted here.
+            _thread.start_new_thread(self.should_exit.set, ())
+
+    def restart_all(self) -> None:
+        """Replaces them, each once its successor is ready, unless all are to end meanwhile."""
+        for place, old in enumerate(tuple(self.processes)):
+            new = _Process(self.config, self.sockets)
+            new.start()
+            ready = new.wait_until_ready(START_S, self.should_exit)
+            if self.should_exit.is_set():
+                self.processes.append(new)
+                return
+            if not ready:
+                new.kill()
+                new.join()
+                _log.error("replacement_not_ready", pid=new.pid)
+                return
+            self.processes[place] = new
+            old.terminate()
+            while old.process.is_alive():
+                if self.should_exit.is_set():
+                    self.processes.append(old)
+                    return
+                old.process.join(TICK_S)
 
     def terminate_all(self) -> None:
         """Stops them; when none of them will listen any more, nobody can connect."""
@@ -208,7 +254,10 @@ def run_server(settings: Settings) -> None:
             multiprocess.Process = _Process  # type: ignore[misc]  # of which the library makes them
             with TemporaryDirectory(prefix="chat-metrics-") as folder:
                 os.environ[METRICS_FOLDER] = folder  # where the processes add up what they count
-                _Supervisor(config, [config.bind_socket()]).run()
+                supervisor = _Supervisor(config, [config.bind_socket()])
+                supervisor.run()
+            if any(each.exitcode == STARTUP_FAILURE for each in supervisor.processes):
+                sys.exit(STARTUP_FAILURE)
             return
         server = DrainingServer(config)
         server.run()

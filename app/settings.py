@@ -149,7 +149,7 @@ class Settings(BaseSettings):
     retention_days: Annotated[int | None, Field(ge=1, le=36_500)] = None
 
     database_pool_size: Annotated[int, Field(ge=1, le=1_000)] = 10
-    database_timeout_s: Annotated[float, Field(gt=0, le=600)] = 8.0
+    database_timeout_s: Annotated[float, Field(gt=0, le=600)] = 7.0
 
     xai_api_key: SecretStr | None = None
     xai_api_base: str | None = None

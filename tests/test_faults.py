@@ -1,6 +1,7 @@
 """What the script of faults is made of, and its shortest faults."""
 
 import asyncio
+import json
 import shutil
 import subprocess
 import time
@@ -21,7 +22,7 @@ from app.settings import Settings
 from tests.bench.load import Failed
 from tests.faults import scene
 from tests.faults.__main__ import COLUMNS, grid
-from tests.faults.load import Load, Tally
+from tests.faults.load import Load, Row, Tally
 from tests.faults.proxy import Network
 from tests.faults.run import ACTS, Finding, judged
 from tests.support.api import Workspace, message
@@ -65,15 +66,24 @@ async def test_a_network_is_slow_silent_or_broken() -> None:
         writer.close()
 
 
-async def test_a_silent_database_is_told_in_time_and_found_again(
-    settings: Settings, postgresql: psycopg.Connection, workspace: Workspace
-) -> None:
+@asynccontextmanager
+async def behind(settings: Settings, postgresql: psycopg.Connection, **more: Any) -> AsyncIterator[tuple[str, Network]]:
+    """Yields the service's URL and the network between it and PostgreSQL."""
     network = Network(f"{postgresql.info.host}/.s.PGSQL.{postgresql.info.port}")
     async with network.running() as port:
         url = f"postgresql://{postgresql.info.user}:x@127.0.0.1:{port}/{postgresql.info.dbname}"
-        own = settings.model_copy(update={"database_url": SecretStr(url), "database_timeout_s": 4.0})
-        starting = running_server(own)
+        starting = running_server(settings.model_copy(update={"database_url": SecretStr(url), **more}))
         address = await asyncio.to_thread(starting.__enter__)
+        try:
+            yield address, network
+        finally:
+            await asyncio.to_thread(starting.__exit__, None, None, None)
+
+
+async def test_a_silent_database_is_told_in_time_and_found_again(
+    settings: Settings, postgresql: psycopg.Connection, workspace: Workspace
+) -> None:
+    async with behind(settings, postgresql, database_timeout_s=4.0) as (address, network):
         headers = {"X-API-Key": workspace.keys[Role.EDITOR]}
         async with httpx.AsyncClient(base_url=address, headers=headers, timeout=LONG) as client:
             assert (await client.post("/chats", json=message())).status_code == 201
@@ -89,12 +99,30 @@ async def test_a_silent_database_is_told_in_time_and_found_again(
             assert {answer.status_code for answer in await answers} == {503}
             assert all("retry-after" in answer.headers for answer in await answers)
             longest = max(answer.elapsed.total_seconds() for answer in await answers)
-            assert longest < own.database_timeout_s + POOL_TIMEOUT_S + UNDO_S + SLACK_S
+            assert longest < 4.0 + POOL_TIMEOUT_S + UNDO_S + SLACK_S
             network.speak()
             async with asyncio.timeout(10):
                 while (await client.post("/chats", json=message(message_id="m0"))).status_code != 201:
                     pass
-        await asyncio.to_thread(starting.__exit__, None, None, None)
+
+
+async def test_a_caller_who_has_to_be_looked_up_is_told_in_time_too(
+    settings: Settings, postgresql: psycopg.Connection, workspace: Workspace
+) -> None:
+    known, unknown = ({"X-API-Key": workspace.keys[role]} for role in (Role.EDITOR, Role.VIEWER))
+    async with (
+        behind(settings, postgresql, database_timeout_s=2.0) as (address, network),
+        httpx.AsyncClient(base_url=address, timeout=LONG) as client,
+    ):
+        assert (await client.get("/chats", headers=known)).status_code == 200
+        network.silence()
+        answer = await client.get("/chats", headers=unknown)
+        assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+        assert answer.elapsed.total_seconds() < 2.0 + SLACK_S
+        network.speak()
+        async with asyncio.timeout(LONG):
+            while (await client.get("/chats", headers=unknown)).status_code != 200:
+                pass
 
 
 async def sent(load: Load, workspace: Workspace, *names: str) -> None:
@@ -104,20 +132,28 @@ async def sent(load: Load, workspace: Workspace, *names: str) -> None:
     load._acknowledged.update(row["message_content"] for row in rows)
 
 
+async def sent_again(load: Load, rows: list[Row]) -> None:
+    """Sends a batch as a load does."""
+    async with httpx.AsyncClient(base_url=load.url, headers={"X-API-Key": load.key}) as load._client:
+        await load._until_acknowledged("batches", rows, lambda: json.dumps(rows).encode())
+
+
 async def test_a_load_counts_what_was_lost_doubled_and_torn(url: str, workspace: Workspace) -> None:
     load = Load(url, workspace.keys[Role.EDITOR], "x")
     await sent(load, workspace, "a", "b", "c")
     assert await load.tally() == Tally(acknowledged=3, stored=3, doubled=0, lost=0, torn=0)
     again = {**load._row("c1", "a"), "message_id": "another"}
     assert (await workspace.editor.post("/chats", json=again)).status_code == 201
-    a, b, c, never = [load._row("c1", name)["message_content"] for name in ("a", "b", "c", "never came")]
-    load._acknowledged.add(never)
-    load._batches += [[a, b], [c, never]]
-    assert await load.tally() == Tally(acknowledged=4, stored=3, doubled=1, lost=1, torn=1)
+    load._acknowledged.add(load._row("c1", "never came")["message_content"])
+    # The whole of one batch, and the rest of another, is sent again.
+    whole, rest = ([load._row("c1", name) for name in names] for names in (("b", "c"), ("b", "d")))
+    await sent_again(load, whole)
+    await sent_again(load, rest)
+    assert await load.tally() == Tally(acknowledged=5, stored=4, doubled=1, lost=1, torn=1)
     load.statuses.update({"201": 3, "500": 1, "cut": 1})
     load.longest = (11.0, "read")
     finding = await judged(load, "kill API", 12.0, flawless=True)
-    assert len(finding.broken) == 7
+    assert len(finding.broken) == 8
     assert finding.figures["lost"] == finding.figures["doubled"] == "1"
 
 

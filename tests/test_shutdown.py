@@ -1,8 +1,10 @@
 """SIGTERM: nobody who comes before the service is gone is cut off."""
 
+import asyncio
 import http.client
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -14,13 +16,15 @@ import httpx
 import psutil
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from app.schemas.enums import Role
 from app.server import KEEP_ALIVE_S
-from app.settings import Settings
+from app.settings import ROOT, Settings
+from tests.faults.proxy import Network
 from tests.support.api import Workspace, message
 from tests.support.live import bearer, following
-from tests.support.process import Serving, serving
+from tests.support.process import SERVE, Serving, environment, serving
 
 ENDED = 128 + signal.SIGTERM
 
@@ -37,6 +41,11 @@ def read_along(running: Serving) -> Iterator[None]:
     finally:
         running.kill()
         reading.join()
+
+
+def until_it_serves(running: Serving) -> None:
+    with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as first:  # it listens soon after it says so
+        assert first.get(f"{running.url}/livez").status_code == 200
 
 
 def test_a_service_that_stops_says_so_and_goes_on_for_a_while(settings: Settings, workspace: Workspace) -> None:
@@ -59,11 +68,31 @@ def test_a_service_that_stops_says_so_and_goes_on_for_a_while(settings: Settings
         assert running.process.wait(20) == ENDED
 
 
+async def test_a_silent_database_is_not_waited_for(
+    settings: Settings, postgresql: psycopg.Connection, workspace: Workspace
+) -> None:
+    network = Network(f"{postgresql.info.host}/.s.PGSQL.{postgresql.info.port}")
+    headers = {"X-API-Key": workspace.keys[Role.EDITOR]}
+    async with network.running() as port:
+        url = f"postgresql://{postgresql.info.user}:x@127.0.0.1:{port}/{postgresql.info.dbname}"
+        own = settings.model_copy(update={"database_url": SecretStr(url)})
+        starting = serving(own, SHUTDOWN_DELAY_S="0")
+        running = await asyncio.to_thread(starting.__enter__)
+        try:
+            async with httpx.AsyncClient(base_url=running.url, headers=headers, timeout=20) as client:
+                answers = await asyncio.gather(*(client.post("/chats", json=message(f"c{n}")) for n in range(20)))
+                assert {answer.status_code for answer in answers} == {201}  # by several connections at once
+            network.silence()
+            running.process.send_signal(signal.SIGTERM)
+            assert await asyncio.to_thread(running.process.wait, 12) == ENDED
+        finally:
+            starting.__exit__(None, None, None)
+
+
 @contextmanager
 def knocking(running: Serving) -> Iterator[None]:
     """Connects and asks, again and again, until nobody listens; whoever was let in must be answered."""
-    with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as first:  # it listens soon after it says so
-        assert first.get(f"{running.url}/livez").status_code == 200
+    until_it_serves(running)
     address = urlsplit(running.url).hostname or "", urlsplit(running.url).port or 0
     answered, cut = [0] * 4, list[Exception]()
 
@@ -129,15 +158,44 @@ def test_several_processes_are_replaced_one_after_another(settings: Settings) ->
         assert running.process.wait(20) == 0
 
 
+def test_processes_end_at_the_same_time_even_while_they_are_replaced(settings: Settings) -> None:
+    with serving(settings, SHUTDOWN_DELAY_S="10", WEB_CONCURRENCY="2") as running, read_along(running):
+        until_it_serves(running)
+        running.process.send_signal(signal.SIGHUP)
+        while len(children(running)) < 3:
+            time.sleep(0.05)
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(25) == 0
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_second_signal_does_without_the_delay(settings: Settings, processes: str) -> None:
+    with serving(settings, SHUTDOWN_DELAY_S="300", WEB_CONCURRENCY=processes) as running, read_along(running):
+        until_it_serves(running)
+        running.process.send_signal(signal.SIGTERM)
+        while httpx.get(f"{running.url}/readyz").status_code == 200:
+            pass
+        running.process.send_signal(signal.SIGTERM)
+        assert running.process.wait(20) in (0, ENDED)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_start_that_fails_says_so_with_its_exit_code(settings: Settings, processes: str) -> None:
+    nowhere = environment(settings, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none", WEB_CONCURRENCY=processes)
+    done = subprocess.run(SERVE, cwd=ROOT, env=nowhere, capture_output=True, timeout=60)
+    assert (done.returncode, b"does not answer" in done.stderr) == (3, True)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent is gone")
-def test_several_processes_end_with_the_one_above_them(settings: Settings) -> None:
-    with serving(settings, WEB_CONCURRENCY="2") as running, read_along(running):
-        with httpx.Client(transport=httpx.HTTPTransport(retries=10)) as first:
-            assert first.get(f"{running.url}/livez").status_code == 200
+def test_several_processes_end_with_the_one_above_them_and_leave_the_port(settings: Settings) -> None:
+    with serving(settings, SHUTDOWN_DELAY_S="300", WEB_CONCURRENCY="2") as running, read_along(running):
+        until_it_serves(running)
         orphans = [psutil.Process(pid) for pid in children(running)]
         assert len(orphans) == 2
         running.kill()
         assert psutil.wait_procs(orphans, timeout=20)[1] == []
+        with socket.create_server(("127.0.0.1", urlsplit(running.url).port or 0)):
+            pass
 
 
 def test_what_is_in_flight_ends_and_ctrl_c_does_not_wait(
@@ -155,7 +213,7 @@ def test_what_is_in_flight_ends_and_ctrl_c_does_not_wait(
         while postgresql.execute(waiting).fetchone() == (0,):
             pass
         running.process.send_signal(signal.SIGINT)
-        with suppress(httpx.ConnectError):
+        with suppress(httpx.TransportError):  # Ctrl-C cuts off who has just connected
             while True:
                 httpx.get(f"{running.url}/livez")
         postgresql.rollback()

@@ -13,7 +13,7 @@ from app.schemas.enums import Interval, Metric
 FOLDED = 1_000
 """How many changed conversations one statement adds to the counts."""
 
-FORGOTTEN_AT_ONCE = 200
+FORGOTTEN_AT_ONCE = 1_000
 """Of more deleted conversations, ``forget_trends`` leaves what was counted to be folded, under random ids."""
 
 DEPTH, COMPARED = 64, 512

@@ -14,7 +14,7 @@ from fastapi import Header, Request, Response
 from app.errors import Problem
 from app.factory import Services
 from app.routes.problems import problem_response
-from app.services.idempotency import Claim, check_same
+from app.services.idempotency import check_same
 
 IdempotencyKey = Annotated[
     str | None,
@@ -29,8 +29,6 @@ UNDECIDED = (401, 403, 429)
 KEPT_HEADERS = ("content-type", "location")
 RELEASE_S = 0.3
 """For how long an answer waits until its key is free again; with a silent database that may go on after it."""
-
-_releasing: set[asyncio.Task[None]] = set()
 
 
 class Attempt(NamedTuple):
@@ -84,22 +82,14 @@ async def once(
             if streamed:
                 await _read_out(stream)  # the request is known again by all of it
     except BaseException:
-        releasing = asyncio.create_task(_release(app, claim))
-        _releasing.add(releasing)
-        releasing.add_done_callback(_releasing.discard)
         with anyio.CancelScope(shield=True):
-            await asyncio.wait({releasing}, timeout=RELEASE_S)
+            await asyncio.wait({app.idempotency.release(claim)}, timeout=RELEASE_S)
         raise
     linked = conversation_id if response.status_code < HTTPStatus.MULTIPLE_CHOICES else None
     # Done is done: without a note of it, the request would only be carried out again.
     with suppress(Problem):
         await app.idempotency.finish(claim, digest.digest(), _packed(response), linked)
     return Answer(response, claim.seed)
-
-
-async def _release(app: Services, claim: Claim) -> None:
-    with suppress(Problem):
-        await app.idempotency.release(claim)
 
 
 async def _digested(request: Request, update: Callable[[bytes], None]) -> AsyncIterator[bytes]:

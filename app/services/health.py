@@ -10,6 +10,7 @@ import structlog
 from app.db import APP_ROLE, Database
 from app.errors import ConfigurationError, Unavailable
 from app.llm.hops import Hop
+from app.reads import Reads
 from app.schemas.health import Health
 from app.schemas.rows import QueueRow
 from app.services.rate_limits import RateLimits
@@ -44,8 +45,9 @@ class HealthService:
     ``db`` should be nobody else's: requests that have all connections do not make the database unavailable.
     """
 
-    def __init__(self, db: Database, rate_limits: RateLimits, hops: Sequence[Hop]) -> None:
+    def __init__(self, db: Database, reads: Reads, rate_limits: RateLimits, hops: Sequence[Hop]) -> None:
         self._db = db
+        self._reads = reads
         self._rate_limits = rate_limits
         self._hops = hops
         self._running: asyncio.Task[Health] | None = None
@@ -81,6 +83,8 @@ class HealthService:
             return Health(status=UNAVAILABLE, checks=checks)
         except ConfigurationError:
             return Health(status=UNAVAILABLE, checks={"database": OK, "schema": "not migrated"})
+        if (keeps_up := self._reads.keeps_up) is not None:
+            checks["replica"] = OK if keeps_up else DEGRADED
         together = await self._rate_limits.shared()
         if together is not None:
             checks["rate_limits"] = OK if together else DEGRADED

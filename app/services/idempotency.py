@@ -20,6 +20,8 @@ from app.services.workspaces import WorkspaceService
 LIFETIME = timedelta(hours=24)
 LEASE = timedelta(seconds=60)
 """For how long a request counts as running after the last sign of life; a crash frees its key that late."""
+RETRY_S = 0.5
+"""When a key is freed again that could not be freed."""
 
 
 class Claim(NamedTuple):
@@ -56,6 +58,8 @@ class IdempotencyService:
     def __init__(self, db: Database, workspaces: WorkspaceService) -> None:
         self._db = db
         self._workspaces = workspaces
+        self._releasing = set[asyncio.Task[None]]()
+        self._one_at_a_time = asyncio.Lock()
 
     async def claim(
         self, workspace_id: int, actor: str, key: str, body_digest: bytes | None
@@ -71,11 +75,15 @@ class IdempotencyService:
         key_digest = hmac.digest(derive(keys.data_key, "idempotency"), named.encode(), hashlib.sha256)
         claim = Claim(workspace_id, key_digest, random_id(), derive(keys.data_key, "idempotency answers", named))
         mark = claim.mark(body_digest) if body_digest else None
-        async with self._db.write() as unit:
-            until = await unit.idempotency.claim(workspace_id, key_digest, claim.claim_id, mark, LEASE, LIFETIME)
-            if until:
-                return claim.until(until), None
-            found = await unit.idempotency.get(workspace_id, key_digest)
+        try:
+            async with self._db.write() as unit:
+                until = await unit.idempotency.claim(workspace_id, key_digest, claim.claim_id, mark, LEASE, LIFETIME)
+                if until:
+                    return claim.until(until), None
+                found = await unit.idempotency.get(workspace_id, key_digest)
+        except BaseException:
+            self.release(claim)  # it may be committed all the same
+            raise
         if found and found.fingerprint and (mark or found.answer is None):
             check_same(mark or b"", found.fingerprint)  # of a stream there is an answer with the mark, or neither
         if found is None or found.answer is None or found.fingerprint is None:
@@ -112,10 +120,26 @@ class IdempotencyService:
                 conversation_id=conversation_id,
             )
 
-    async def release(self, claim: Claim) -> None:
-        """Frees the key: nothing was decided."""
-        async with self._db.read() as unit:
-            await unit.idempotency.release(claim.workspace_id, claim.key_digest, claim.claim_id)
+    def release(self, claim: Claim) -> asyncio.Task[None]:
+        """Frees the key: nothing was decided. While the database fails, that goes on until the claim ends anyway."""
+        task = asyncio.create_task(self._release(claim))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+        return task
+
+    async def _release(self, claim: Claim) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEASE.total_seconds()):
+                async with self._one_at_a_time:  # the connections are for requests
+                    while not await self._released(claim):  # noqa: ASYNC110 — nobody tells
+                        await asyncio.sleep(RETRY_S)
+
+    async def _released(self, claim: Claim) -> bool:
+        with suppress(Problem):
+            async with self._db.read() as unit:
+                await unit.idempotency.release(claim.workspace_id, claim.key_digest, claim.claim_id)
+            return True
+        return False
 
 
 def check_same(mark: bytes, earlier: bytes) -> None:

@@ -16,7 +16,7 @@ LABELS = {
     "sentiment": ("positive", "neutral", "negative", "mixed"),
     "outcome": ("yes", "no", "maybe", "curious"),
 }
-AT_ONCE = 200
+AT_ONCE = 1_000
 """Of how many deleted conversations the counts are corrected in the deletion's own transaction."""
 COUNTS = ("conversations", *LABELS["sentiment"], *LABELS["outcome"])
 

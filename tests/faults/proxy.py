@@ -3,7 +3,7 @@
 import asyncio
 from asyncio import StreamReader, StreamWriter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 
 CHUNK = 2**16
 
@@ -54,17 +54,16 @@ class Network:
         task.add_done_callback(self._connections.discard)
 
     async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        with suppress(OSError):
+        with suppress(OSError), closing(writer):
             await self._speaks.wait()
             away_reader, away = await self._open()
             both = {writer, away}
             self._writers |= both
-            try:
-                await asyncio.gather(self._pass_on(reader, away), self._pass_on(away_reader, writer))
-            finally:
-                self._writers -= both
-                away.close()
-        writer.close()
+            with closing(away):
+                try:
+                    await asyncio.gather(self._pass_on(reader, away), self._pass_on(away_reader, writer))
+                finally:
+                    self._writers -= both
 
     async def _open(self) -> tuple[StreamReader, StreamWriter]:
         if isinstance(self._to, str):

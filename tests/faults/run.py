@@ -196,6 +196,7 @@ async def judged(load: Load, fault: str, back: float | None, *, alive: bool = Tr
         "a 5xx other than 503": _count(statuses, lambda code: 500 <= code != 503),
         "an unexpected 4xx": _count(statuses, lambda code: 400 <= code < 500 and code != 409),
         "an answer that says too little": load.unexplained,
+        "a connection was cut": alive and statuses["cut"],
         f"a request took longer than {WITHIN_S:.0f} s ({load.longest[1]})": load.longest[0] > WITHIN_S,
         f"not back within {WITHIN_S:.0f} s": back is not None and back > WITHIN_S,
         f"/livez took more than {LIVE_MS:.0f} ms": alive and load.live_p99_ms() > LIVE_MS,
