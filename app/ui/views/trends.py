@@ -121,6 +121,8 @@ def show() -> None:
     _totals(found)
     if metric == "keywords":
         note = f"A keyword that fewer than {found['min_count']} conversations share is not told."
+        if not found["complete"]:
+            note += " Of so many keywords not all were compared: others may be as common as these."
         st.html(f'<p class="ci-note">{note}</p>')
 
 
