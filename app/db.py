@@ -1,10 +1,9 @@
 """The database: short transactions, and a repository for each noun inside them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import cached_property
-from typing import Any
 
 import asyncpg
 import sqlalchemy.exc
@@ -27,7 +26,7 @@ from app.repositories.members import MemberRepository
 from app.repositories.messages import MessageRepository
 from app.repositories.runs import RunRepository
 from app.repositories.search import SearchRepository
-from app.repositories.sessions import keeps_statements, lent_session
+from app.repositories.sessions import APP_ROLE, connect_to
 from app.repositories.topics import TopicRepository
 from app.repositories.trends import TrendRepository
 from app.repositories.usage import UsageRepository
@@ -35,32 +34,9 @@ from app.repositories.webhooks import WebhookRepository
 from app.repositories.workspaces import WorkspaceRepository
 
 POOL_TIMEOUT_S = 1.5
-CONNECT_TIMEOUT_S = 5.0
 UNAVAILABLE = "The database is not available or took too long."
 UNDO_S = 0.4
 """How long the end of a transaction that failed may take, beside the time that a statement has."""
-
-APP_ROLE = "chat_insights_app"
-"""Who the service works as, whoever it connects as: a role that owns nothing and may create nothing."""
-
-# work_mem is a bound, not a reservation: below it a batch would spill its plain text into temporary files.
-# Compiling a query takes longer than any of ours runs. Our statements are written for one plan, made once: to plan for
-# the values takes as long as many of them run. One that is made while a table is empty should not read all of it later.
-SESSION = {
-    "application_name": "chat-insights",
-    "role": APP_ROLE,
-    "work_mem": "64MB",
-    "jit": "off",
-    "plan_cache_mode": "force_generic_plan",
-    "enable_seqscan": "off",
-}
-
-POOLED = (
-    f"Through a pooler the service has to log in as {APP_ROLE}: let that role LOGIN with a PASSWORD, and put both into"
-    " DATABASE_URL. What a session needs besides, `alembic upgrade head` has given the database; give it to a restored"
-    " one by ALTER DATABASE ... SET work_mem = '64MB' and SET jit = off. Let the pooler make its connections anew"
-    " afterwards. Wrong in this one: "
-)
 
 # What says nothing about our SQL, only about the server's or the network's state: worth a retry.
 _TRANSIENT = (
@@ -130,7 +106,7 @@ class Database:
     ) -> None:
         async def connect() -> asyncpg.Connection:
             try:
-                return await _connect(dsn, timeout_s)
+                return await connect_to(dsn, timeout_s)
             except (asyncpg.InvalidParameterValueError, asyncpg.InsufficientPrivilegeError) as error:
                 raise ConfigurationError(
                     f"The user of DATABASE_URL cannot work as the role {APP_ROLE}. Run `alembic upgrade head`; if"
@@ -283,44 +259,3 @@ def _drop(pooled: PoolProxiedConnection) -> None:
     if pooled.is_valid:
         pooled.invalidate()
     pooled.close()
-
-
-class _Pooled(asyncpg.Connection):  # type: ignore[misc]  # the driver has no types
-    """A connection through a pooler: each of its transactions may run in another session."""
-
-    async def add_listener(self, channel: str, callback: object) -> None:
-        """Hears nothing: LISTEN would go on in a session that is somebody else's by then."""
-
-
-async def _connect(dsn: str, timeout_s: float) -> asyncpg.Connection:
-    async def connect(
-        fits: Callable[[asyncpg.Connection], Awaitable[bool]], **options: Any
-    ) -> asyncpg.Connection | None:
-        connection = await asyncpg.connect(dsn, command_timeout=timeout_s, **options)
-        kept = False
-        try:
-            kept = await fits(connection)
-            return connection if kept else None
-        finally:
-            if not kept:
-                connection.terminate()
-
-    pooled = {"connection_class": _Pooled, "server_settings": {"application_name": SESSION["application_name"]}}
-    async with asyncio.timeout(CONNECT_TIMEOUT_S):
-        with suppress(asyncpg.ProtocolViolationError):  # from a pooler that is not told to ignore what it does not know
-            if direct := await connect(_is_direct, server_settings=SESSION):
-                return direct
-        if plain := await connect(_needs_no_cache, statement_cache_size=0, **pooled):
-            return plain
-        return await asyncpg.connect(dsn, command_timeout=timeout_s, **pooled)
-
-
-async def _is_direct(connection: asyncpg.Connection) -> bool:
-    return await lent_session(connection) is None
-
-
-async def _needs_no_cache(connection: asyncpg.Connection) -> bool:
-    session = await lent_session(connection) or {}
-    if wrong := [name for name, value in session.items() if SESSION.get(name, value) != value]:
-        raise ConfigurationError(POOLED + ", ".join(wrong) + ".")
-    return not await keeps_statements(connection)

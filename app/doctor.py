@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 import asyncpg
 
-from app.db import APP_ROLE, Database
+from app.db import Database
 from app.errors import ConfigurationError, Problem
 from app.factory import configured_models, database_url, hop, limits_of, replica_of
 from app.llm.prices import cost_usd
 from app.llm.probe import probe
 from app.models import Base
 from app.repositories.health import QUEUE
+from app.repositories.sessions import APP_ROLE
 from app.schemas.rows import ServerRow
 from app.security.encryption import MasterKeys
 from app.services.health import check_database

@@ -9,11 +9,12 @@ import asyncpg
 import psycopg
 import pytest
 
-from app.db import APP_ROLE, SESSION, Database
+from app.db import Database
 from app.errors import ConfigurationError
 from app.factory import build
 from app.main import create_app
 from app.models import Base
+from app.repositories.sessions import APP_ROLE, SESSION
 from app.services.health import SCHEMA_VERSION
 from app.settings import Settings
 from tests.conftest import migrate, url_of

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from app import doctor
 from app.__main__ import cli
 from app.commands.common import out
-from app.db import APP_ROLE
 from app.doctor import Finding, State, examine
 from app.embedded import embedded_server
+from app.repositories.sessions import APP_ROLE
 from app.settings import ROOT, Settings
 from tests.conftest import MASTER_KEY, migrate, url_of
 from tests.support.api import Workspace, message

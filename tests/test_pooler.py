@@ -10,10 +10,11 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from app.db import APP_ROLE, Database
+from app.db import Database
 from app.errors import ConfigurationError
 from app.factory import build
 from app.main import create_app
+from app.repositories.sessions import APP_ROLE
 from app.schemas.enums import Role
 from app.settings import Settings
 from tests.conftest import migrate

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import structlog
 
-from app.db import APP_ROLE, Database
+from app.db import Database
 from app.errors import ConfigurationError, Unavailable
 from app.llm.hops import Hop
 from app.reads import Reads
+from app.repositories.sessions import APP_ROLE
 from app.schemas.health import Health
 from app.schemas.rows import QueueRow
 from app.services.rate_limits import RateLimits

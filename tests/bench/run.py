@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 from rich.progress import Progress
 
-from app.db import APP_ROLE
+from app.repositories.sessions import APP_ROLE
 from tests.bench import cpu, servers
 from tests.bench.data import Data, Message, Words, choose_words, generate, read, write
 from tests.bench.load import Failed

@@ -21,8 +21,8 @@ import httpx
 import psutil
 import psycopg
 
-from app.db import APP_ROLE
 from app.embedded import embedded_server
+from app.repositories.sessions import APP_ROLE
 from app.settings import ROOT, Settings
 from tests.bench.load import Failed
 from tests.bench.yardstick import WORKSPACE

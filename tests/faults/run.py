@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import psycopg
 
-from app.db import APP_ROLE
+from app.repositories.sessions import APP_ROLE
 from tests.bench.load import Failed
 from tests.bench.servers import pgbouncer
 from tests.faults.load import Load

@@ -18,9 +18,9 @@ from fastapi import Response
 from pydantic import SecretStr
 
 from app import factory
-from app.db import SESSION
 from app.factory import Services
 from app.main import create_app
+from app.repositories.sessions import SESSION
 from app.schemas.enums import Role
 from app.settings import Settings
 from tests.conftest import LOG, come_out

@@ -8,8 +8,8 @@ import asyncpg
 import psycopg
 import pytest
 
-from app.db import SESSION
 from app.models import Base
+from app.repositories.sessions import SESSION
 from app.settings import ROOT, Settings
 from tests.conftest import LOG
 from tests.support import statements

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from pydantic import SecretStr
 
-from app.db import APP_ROLE
 from app.llm.breaker import FAILURES, OPEN_S
+from app.repositories.sessions import APP_ROLE
 from app.settings import Settings
 from tests.support.accounts import Accounts, open_accounts
 from tests.support.api import Workspace, message
