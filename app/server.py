@@ -3,13 +3,14 @@
 import _thread
 import asyncio
 import ctypes
+import math
 import os
 import signal
 import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from tempfile import TemporaryDirectory
 from types import FrameType
@@ -26,12 +27,14 @@ from app.settings import Settings
 
 KEEP_ALIVE_S = 5
 """How long a connection may stay without a request; a proxy should keep its own for less."""
-LAST_S = 0.5
+LAST_S = 2.0
 """How long those who have connected before nobody listens any more may take to say what they want."""
 TICK_S = 0.1
 START_S = 30
 """How long one of several processes may take to be ready, or not be heard of, before it is given up."""
 SO_ATTACH_FILTER = 26
+NO_SYN = [(0x30, 0, 0, 13), (0x45, 0, 1, 2), (6, 0, 0, 0), (6, 0, 0, 2**32 - 1)]
+"""A filter of packets (classic BPF) that drops those with which a connection begins: TCP's flags are its byte 13."""
 PR_SET_PDEATHSIG = 1
 METRICS_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 """The variable that prometheus-client looks at when it is imported, which is too early in this process."""
@@ -107,18 +110,26 @@ class DrainingServer(uvicorn.Server):
         for connection in self.server_state.connections:
             if isinstance(connection, BoundedProtocol):
                 connection.announce_end()
-        await self._go_on(self.config.delay_s)
+        await self._go_on(self.config.delay_s - TICK_S)
+        if not sockets:  # else others listen on them, too
+            for each in (each for server in self.servers for each in server.sockets):
+                _deafen(each.fileno())
+        await self._go_on(TICK_S)
         await self._stop_listening(sockets)
-        await self._go_on(LAST_S)
+        await self._go_on(LAST_S, self._expects_a_request)
 
-    async def _go_on(self, seconds: float) -> None:
+    async def _go_on(self, seconds: float, needed: Callable[[], bool] = lambda: True) -> None:
         """Serves for a while, unless another signal comes."""
         loop = asyncio.get_running_loop()
         until, ticks = loop.time() + seconds, 0
-        while loop.time() < until and len(self._captured_signals) < 2:
+        while loop.time() < until and len(self._captured_signals) < 2 and needed():
             await asyncio.sleep(TICK_S)
             ticks += 1
             await self.on_tick(ticks)
+
+    def _expects_a_request(self) -> bool:
+        connections = self.server_state.connections
+        return any(isinstance(each, BoundedProtocol) and each.cycle is None for each in connections)
 
     async def _stop_listening(self, sockets: list[socket.socket]) -> None:
         """Closes the listening sockets; who is connected already and was not seen yet would be cut off with them."""
@@ -131,8 +142,6 @@ class DrainingServer(uvicorn.Server):
             for each in sockets:
                 each.close()
             for listener in listeners:
-                if not sockets:  # else others may be listening on it
-                    _deafen(listener)
                 listener.setblocking(False)
                 with suppress(OSError):
                     while True:
@@ -176,17 +185,14 @@ class _Supervisor(multiprocess.Multiprocess):
 
     def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
         super().__init__(config, sockets)
+        self.received: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._end)
 
     def _end(self, number: int, _: FrameType | None) -> None:
-        if self.should_exit.is_set():
-            for each in self.processes:
-                if each.pid and each.process.is_alive():
-                    os.kill(each.pid, number)
-        else:
-            # Elsewhere: it takes a lock that may be held by what was interrupted here.
-            _thread.start_new_thread(self.should_exit.set, ())
+        self.received.append(number)
+        # Elsewhere: it takes a lock that may be held by what was interrupted here.
+        _thread.start_new_thread(self.should_exit.set, ())
 
     def restart_all(self) -> None:
         """Replaces them, each once its successor is ready, unless all are to end meanwhile."""
@@ -213,23 +219,32 @@ class _Supervisor(multiprocess.Multiprocess):
     def terminate_all(self) -> None:
         """Stops them; when none of them will listen any more, nobody can connect."""
         super().terminate_all()
-        until = time.monotonic() + self.config.delay_s - TICK_S
-        while time.monotonic() < until and any(each.process.is_alive() for each in self.processes):
-            time.sleep(TICK_S / 2)
+        self._wait(self.config.delay_s - TICK_S)
         for each in self.sockets:
-            _deafen(each)
+            _deafen(each.fileno())
             each.close()
+        self._wait(math.inf)
+
+    def _wait(self, seconds: float) -> None:
+        """Waits for their end; tells a second signal until then, since a process sees two that come together as one."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and (alive := [each for each in self.processes if each.process.is_alive()]):
+            for each in alive:
+                if each.pid and len(self.received) > 1:
+                    os.kill(each.pid, self.received[-1])
+            time.sleep(TICK_S / 2)
 
 
-def _deafen(listener: socket.socket) -> None:
-    """Lets nobody connect any more, where that can be done (on Linux): who tries hears nothing, and soon tries again.
+def _deafen(listener: int) -> None:
+    """Lets nobody begin to connect, where that can be done (on Linux): who tries hears nothing, and soon tries again.
 
     Without it, who connects between the last look and the closing of a socket is cut off.
     """
     if sys.platform == "linux":
-        drop = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0))  # a filter of packets: "return 0"
-        with suppress(OSError):
-            listener.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(drop)))
+        program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in NO_SYN))
+        with suppress(OSError), socket.socket(fileno=os.dup(listener)) as own:
+            pointer = ctypes.addressof(program)
+            own.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HP", len(NO_SYN), pointer))
 
 
 def run_server(settings: Settings) -> None:

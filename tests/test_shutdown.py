@@ -180,6 +180,15 @@ def test_a_second_signal_does_without_the_delay(settings: Settings, processes: s
 
 
 @pytest.mark.parametrize("processes", ["1", "2"])
+def test_signals_that_come_together_are_two(settings: Settings, processes: str) -> None:
+    with serving(settings, SHUTDOWN_DELAY_S="300", WEB_CONCURRENCY=processes) as running, read_along(running):
+        until_it_serves(running)
+        running.process.send_signal(signal.SIGTERM)
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.wait(20) in (0, ENDED)
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
 def test_a_start_that_fails_says_so_with_its_exit_code(settings: Settings, processes: str) -> None:
     nowhere = environment(settings, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none", WEB_CONCURRENCY=processes)
     done = subprocess.run(SERVE, cwd=ROOT, env=nowhere, capture_output=True, timeout=60)
