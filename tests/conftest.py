@@ -31,6 +31,7 @@ from app.settings import ROOT, Settings
 from tests.support import canaries, statements
 from tests.support.api import Workspace, client, open_workspace
 from tests.support.canaries import CANARIES
+from tests.support.compiled import keep_compiled
 from tests.support.server import running_server
 
 MASTER_KEY = canaries.MASTER_KEY
@@ -58,6 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[LOG] = statements.ServerLog(None)
     stack = config.stash[_server] = ExitStack()
     canaries.listen(stack.enter_context(pytest.MonkeyPatch.context()))
+    keep_compiled()
     if config.option.postgresql_host or config.option.collectonly or config.getoption("dist") != "no":
         return
     folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="chat-", dir=_memory()))
