@@ -3,7 +3,8 @@
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -20,6 +21,7 @@ from app.settings import ROOT, Settings
 from app.worker import CHORES
 from tests.support.api import Workspace, message
 from tests.support.providers import Providers, Reply, Request, failure, grok_reply, open_providers
+from tests.support.topics import KeptReaders
 
 [KEEP_UP] = [chore.run for chore in CHORES if chore.name == "topics"]
 MATTERS = {
@@ -79,6 +81,24 @@ def ids(found: dict[str, Any]) -> dict[str, str]:
     return {each["examples"][0]["conversation_id"].rpartition("-")[0]: each["topic_id"] for each in found["data"]}
 
 
+@pytest.fixture(scope="module")
+def kept_readers() -> Iterator[KeptReaders]:
+    with ExitStack() as stack:
+        yield KeptReaders(stack)
+
+
+@pytest.fixture(autouse=True)
+def kept(kept_readers: KeptReaders, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finds topics in processes of tests before."""
+    monkeypatch.setattr(topic_rounds, "topic_reader", kept_readers.reader)
+
+
+@pytest.fixture
+def anew(kept: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Finds topics in new processes, as the service does."""
+    monkeypatch.setattr(topic_rounds, "topic_reader", processes.topic_reader)
+
+
 @pytest.fixture
 async def known(workspace: Workspace, services: Services) -> dict[str, Any]:
     """Returns the topics of eighty conversations about four matters."""
@@ -88,6 +108,7 @@ async def known(workspace: Workspace, services: Services) -> dict[str, Any]:
     return await topics(workspace)
 
 
+@pytest.mark.usefixtures("anew")
 async def test_the_sample_data_has_topics_that_anybody_would_name(workspace: Workspace, services: Services) -> None:
     for name in ("star_sample.csv", "pc_support_sample.csv"):
         content = (ROOT / "data" / name).read_bytes()
@@ -426,6 +447,7 @@ async def test_conversations_deleted_before_they_were_read_do_not_hide_what_come
     assert postgresql.execute(new).fetchall() == [(0,)]
 
 
+@pytest.mark.usefixtures("anew")
 async def test_two_workers_do_not_do_it_twice(
     workspace: Workspace, settings: Settings, services: Services, postgresql: psycopg.Connection
 ) -> None:
@@ -467,6 +489,7 @@ async def test_who_was_replaced_writes_nothing_and_another_goes_on(
     assert sorted(each["topic_id"] for each in found["data"]) == ["1", "2", "3", "4"]
 
 
+@pytest.mark.usefixtures("anew")
 @pytest.mark.parametrize("at", ["read", "fit", "assign"])
 async def test_a_process_that_dies_leaves_its_work_to_the_next(
     workspace: Workspace,
