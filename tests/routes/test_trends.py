@@ -5,6 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any, NamedTuple
 
 import httpx
@@ -98,6 +99,7 @@ async def known(workspace: Workspace) -> list[Known]:
         cursor = {"cursor": page["next_cursor"]}
 
 
+@cache
 def start_of(interval: str, time: datetime) -> str:
     day = time.replace(hour=0, minute=0, second=0, microsecond=0)
     start = {
