@@ -24,6 +24,7 @@ from app.repositories.sessions import APP_ROLE
 from app.settings import ROOT, Settings
 from tests.conftest import MASTER_KEY, migrate, url_of
 from tests.support.api import Workspace, message
+from tests.support.canaries import CANARIES, Kind
 from tests.support.pooler import Pooler, url_through
 from tests.support.providers import Providers, failure, grok_reply, open_providers, summary_answer
 from tests.support.valkey import SilentServer, valkey_server
@@ -34,29 +35,56 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def run(settings: Settings, tmp_path: Path) -> Run:
-    """Returns the command, on the database of the settings unless it is told otherwise."""
+def environment(settings: Settings, tmp_path: Path) -> dict[str, str]:
+    """Returns the variables of the command, on the database of the settings."""
+    secrets = {name: getattr(settings, name) for name in ("database_url", "master_key", "secret_key")}
+    own = {name.upper(): value.get_secret_value() for name, value in secrets.items()}
+    return {**own, "DATA_DIR": str(tmp_path), "COLUMNS": "400"}
 
-    def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        secrets = {name: getattr(settings, name) for name in ("database_url", "master_key", "secret_key")}
-        own = {name.upper(): value.get_secret_value() for name, value in secrets.items()}
+
+@pytest.fixture
+def run(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Returns the command in this process, which has loaded by now what takes a process a second."""
+    monkeypatch.setattr(out, "width", 400)
+
+    def command(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        CANARIES.learn(Kind.PASSWORD, PASSWORD)  # in logs as well, which are this process's own
+        given = {**environment, **more}
+        found = CliRunner(env=given).invoke(cli, ["doctor", *arguments])
+        assert isinstance(found.exception, SystemExit | None), found.exception
+        return looked_at(subprocess.CompletedProcess(arguments, found.exit_code, found.stdout, found.stderr), given)
+
+    return command
+
+
+@pytest.fixture
+def process(environment: dict[str, str]) -> Run:
+    """Returns the command as a process."""
+
+    def command(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        given = {**environment, **more}
         found = subprocess.run(
             [sys.executable, "-m", "app", "doctor", *arguments],
             cwd=ROOT,
-            env={**os.environ, **own, "DATA_DIR": str(tmp_path), "COLUMNS": "400", **environment},
+            env={**os.environ, **given},
             capture_output=True,
             text=True,
             timeout=120,
             check=False,
         )
-        for secret in (*own.values(), *environment.values()):
-            if "canary" in secret:
-                assert secret not in found.stdout + found.stderr
-        assert PASSWORD not in found.stdout + found.stderr
-        assert "Traceback" not in found.stderr
-        return found
+        return looked_at(found, given)
 
     return command
+
+
+def looked_at(found: subprocess.CompletedProcess[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Returns what was printed, in which there is no secret."""
+    printed = found.stdout + found.stderr
+    for secret in (*environment.values(), PASSWORD):
+        if "canary" in secret:
+            assert secret not in printed
+    assert "Traceback" not in found.stderr
+    return found
 
 
 def line(found: subprocess.CompletedProcess[str], check: str) -> str:
@@ -69,15 +97,15 @@ async def look(settings: Settings, check: str, **more: Any) -> list[Finding]:
     return [finding for finding in await examine(settings, **more) if finding.check == check]
 
 
-def test_a_sound_set_up_is_told_so(run: Run) -> None:
-    found = run()
+def test_a_sound_set_up_is_told_so(process: Run) -> None:
+    found = process()
     assert found.returncode == 0, found.stdout + found.stderr
     for check in ("database", "migrations", "privileges", "stored data", "clock", "connections", "worker", "models"):
         assert " ok " in line(found, check), check
     assert "superuser" in line(found, "role"), "the tests' user is one"
 
 
-def test_each_fault_has_its_line_and_its_advice(run: Run, settings: Settings, postgresql: psycopg.Connection) -> None:
+def test_each_fault_has_its_line_and_its_advice(run: Run, process: Run, postgresql: psycopg.Connection) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         free = listener.getsockname()[1]
     info = postgresql.info
@@ -102,13 +130,15 @@ def test_each_fault_has_its_line_and_its_advice(run: Run, settings: Settings, po
         if "DATABASE_URL" not in environment:
             for other in ("migrations", "privileges", "stored data", "worker"):
                 assert " ok " in line(found, other), "it has nothing to do with that"
-    wrong = run(PORT="0", SENTRY_DSN="")
+    failed = process(DATABASE_URL=nowhere)
+    assert (failed.returncode, line(failed, "database")) == (1, line(run(DATABASE_URL=nowhere), "database"))
+    wrong = process(PORT="0", SENTRY_DSN="")
     assert (wrong.returncode, "PORT: " in wrong.stderr) == (1, True)
 
 
 async def test_another_master_key_is_found_out(workspace: Workspace, run: Run) -> None:
     await workspace.editor.post("/chats", json=message())
-    found = run(MASTER_KEY=OTHER_KEY)
+    found = await asyncio.to_thread(run, MASTER_KEY=OTHER_KEY)
     assert found.returncode == 1
     assert " failed " in line(found, "stored data")
     assert "PREVIOUS_MASTER_KEYS" in line(found, "stored data")
@@ -134,11 +164,11 @@ def test_a_database_that_was_not_migrated_or_lost_its_grants(run: Run, postgresq
 async def test_jobs_that_no_worker_takes(workspace: Workspace, run: Run, postgresql: psycopg.Connection) -> None:
     await workspace.editor.post("/chats", json=message())
     await workspace.editor.post("/jobs/summarize", json={"conversation_ids": ["c1"]})
-    assert " ok " in line(run(), "worker")
+    assert " ok " in line(await asyncio.to_thread(run), "worker")
     postgresql.autocommit = True
     ago = "now() - interval '1 minute'"
     postgresql.execute(f"UPDATE pgqueuer.pgqueuer SET updated = {ago}, execute_after = {ago}".encode())
-    found = run()
+    found = await asyncio.to_thread(run)
     assert found.returncode == 1
     assert "Start one: python -m app work" in line(found, "worker")
 
