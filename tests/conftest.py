@@ -8,6 +8,7 @@ secret may be in it, nor in a table, an error or the test's output.
 import gc
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import ExitStack, asynccontextmanager
@@ -56,6 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Starts PostgreSQL for the session, if tests run in this process."""
     for name in [*Settings.model_fields, "env_file"]:
         os.environ.pop(name.upper(), None)
+    # A hundred and fifty processes would compile the application anew, and each of pytest's every test.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     config.stash[LOG] = statements.ServerLog(None)
     stack = config.stash[_server] = ExitStack()
     canaries.listen(stack.enter_context(pytest.MonkeyPatch.context()))
