@@ -150,13 +150,13 @@ async def test_waits_for_a_connection_and_what_fails_are_counted(
     client = accounts.client(await accounts.key(), app)
     assert (await client.get("/chats/c1")).status_code == 404
     before = await scrape(client)
-    assert (before.of("database_pool_size"), before.of("database_pool_in_use")) == (2, 0)
+    assert [before.of(f"database_pool_{each}", server="primary") for each in ("size", "in_use")] == [2, 0]
     postgresql.execute("BEGIN; LOCK TABLE conversations")
     asking = [asyncio.create_task(client.get("/chats/c1")) for _ in range(3)]
     during = Metrics()
     while since(before, during).of("database_errors_total", reason="pool_exhausted") < 1:
         during = await scrape(client)
-    assert during.of("database_pool_in_use") == 2
+    assert during.of("database_pool_in_use", server="primary") == 2
     assert (before.of("http_requests_in_flight"), during.of("http_requests_in_flight") >= 3) == (1, True)
     assert during.of("dependency_health", dependency="database") == 1, "it answers; requests have all connections"
     ready = await client.get("/readyz")
