@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import Field, TypeAdapter
@@ -216,7 +216,7 @@ async def list_user_conversations(
         pages["prev"] = min(query.page - 1, pages["last"])
     if found["has_more"]:
         pages["next"] = query.page + 1
-    others = [(name, value) for name, value in parse_qsl(request.url.query) if name not in ("page", "limit")]
+    others = [(name, value) for name, value in request.state.query.items() if name not in ("page", "limit")]
     links = [
         f'<{request.scope["path"]}?{urlencode([*others, ("page", page), ("limit", query.limit)])}>; rel="{name}"'
         for name, page in pages.items()

@@ -95,6 +95,12 @@ class SearchService:
         criteria = _criteria(keys, wanted)
 
         async def look(unit: Unit) -> tuple[Places, list[ConversationItem]]:
+            mark, skip = divmod((query.page - 1) * query.limit, STEP)
+            found: list[Conversation] = []
+            if not mark:
+                found = await unit.search.page(criteria, None, query.limit, skip)
+                if len(found) < query.limit and (found or not skip):  # the last page tells how many there are
+                    return Places(skip + len(found), []), await _items(unit, keys, criteria, found)
             places = self._places.get(criteria)
             if places is None:
                 deep = query.page * query.limit > STEP
@@ -103,11 +109,8 @@ class SearchService:
                     places = await unit.search.places(criteria, STEP)
                 if KEPT <= places.total < KEPT_AT_MOST:
                     self._places[criteria] = places
-            mark, skip = divmod((query.page - 1) * query.limit, STEP)
-            found: list[Conversation] = []
-            if mark <= len(places.marks):
-                after = places.marks[mark - 1] if mark else None
-                found = await unit.search.page(criteria, after, query.limit, skip)
+            if 0 < mark <= len(places.marks):
+                found = await unit.search.page(criteria, places.marks[mark - 1], query.limit, skip)
             return places, await _items(unit, keys, criteria, found)
 
         places, data = await self._reads.of(look)
