@@ -1,7 +1,7 @@
 """HTTP and WebSockets as uvicorn speaks them, with bounds on what a client sends and how slowly it sends or reads."""
 
-from asyncio import TimerHandle, Transport
-from typing import Any
+from asyncio import AbstractEventLoop, TimerHandle, Transport
+from typing import Any, cast
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -20,6 +20,35 @@ FRAME_BYTES = 2 * 2**20 + 2**16
 """How long a message on a socket may be: 1 MiB of text, every byte escaped by another, and its ids."""
 
 
+class _JoiningTransport:
+    """A transport that sends two writes as one, if the second comes at once: the body with the headers before it."""
+
+    def __init__(self, transport: Transport, loop: AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            self._transport.writelines([self._held, data])
+            self._held = b""
+        else:
+            self._held = data
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._held and not self._transport.is_closing():
+            self._transport.write(self._held)
+        self._held = b""
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """HTTP/1.1 whose headers are bounded in length and in time, and whose bodies go on coming."""
 
@@ -30,7 +59,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begins to wait for the first headers."""
-        super().connection_made(transport)
+        super().connection_made(cast("Transport", _JoiningTransport(transport, self.loop)))
         self._wait()
 
     def connection_lost(self, exc: Exception | None) -> None:
