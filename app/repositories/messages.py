@@ -96,6 +96,29 @@ class MessageRepository:
     def __init__(self, driver: asyncpg.Connection) -> None:
         self._driver = driver
 
+    async def hashed(
+        self, workspace_id: int, messages: Sequence[NewMessage], keyed: Callable[[str], str]
+    ) -> list[NewMessage]:
+        """Returns those of the messages that are not known, with their words, which the insert asks for otherwise.
+
+        ``keyed`` hashes the words of a tsvector.
+        """
+        new = [each for part in _slices(messages) for each in await self._hashed(workspace_id, part, keyed)]
+        return [message for _, message in sorted(new)]
+
+    async def _hashed(
+        self, workspace_id: int, part: Sequence[tuple[int, NewMessage]], keyed: Callable[[str], str]
+    ) -> list[tuple[int, NewMessage]]:
+        texts = [{"conversation_id": m.conversation_id, "message_id": m.message_id, "text": m.text} for _, m in part]
+        found = await self._driver.fetchval(_WORDS, workspace_id, orjson.dumps(texts))
+        # Words that nobody has used before take a while; others are served meanwhile.
+        words = await asyncio.to_thread(lambda: [each and keyed(each) for each in found])
+        return [
+            (place, NewMessage(*message[:-1], words=each))
+            for (place, message), each in zip(part, words, strict=True)
+            if each is not None
+        ]
+
     async def insert(
         self,
         workspace_id: int,
@@ -107,41 +130,29 @@ class MessageRepository:
 
         ``pads`` and ``keyed``, which hashes the words of a tsvector, are of the same key.
         """
-        slices = list(_slices(sorted(enumerate(messages), key=lambda each: each[1][:2])))
+        slices = list(_slices(messages))
         batch = await self._driver.fetchval(_NEXT_BATCH) if len(slices) > 1 else None
         stored: set[int] = set()
-        for part in slices:
-            if rows := await self._rows(workspace_id, part, keyed):
+        for each in slices:
+            is_hashed = len(each) <= HASHED_IN_PLACE or each[0][1].words is not None
+            part = each if is_hashed else await self._hashed(workspace_id, each, keyed)
+            rows = [
+                {
+                    "conversation_id": message.conversation_id,
+                    "message_id": message.message_id,
+                    "place": place,
+                    "user_id": message.user_id,
+                    "user_type": message.user_type,
+                    "timestamp": message.timestamp,
+                    "content": base64.b64encode(message.content).decode(),
+                    "words": message.words,
+                    "text": message.text if message.words is None else None,
+                }
+                for place, message in part
+            ]
+            if rows:
                 stored.update(await self._driver.fetchval(_INSERT, workspace_id, orjson.dumps(rows), *pads, batch))
         return stored
-
-    async def _rows(
-        self, workspace_id: int, part: list[tuple[int, NewMessage]], keyed: Callable[[str], str]
-    ) -> list[dict[str, object]]:
-        words: Sequence[str | None] = [None] * len(part)
-        asked = len(part) > HASHED_IN_PLACE
-        if asked:
-            texts = [
-                {"conversation_id": m.conversation_id, "message_id": m.message_id, "text": m.text} for _, m in part
-            ]
-            found = await self._driver.fetchval(_WORDS, workspace_id, orjson.dumps(texts))
-            # Words that nobody has used before take a while; others are served meanwhile.
-            words = await asyncio.to_thread(lambda: [each and keyed(each) for each in found])
-        return [
-            {
-                "conversation_id": message.conversation_id,
-                "message_id": message.message_id,
-                "place": place,
-                "user_id": message.user_id,
-                "user_type": message.user_type,
-                "timestamp": message.timestamp,
-                "content": base64.b64encode(message.content).decode(),
-                "words": each,
-                "text": None if asked else message.text,
-            }
-            for (place, message), each in zip(part, words, strict=True)
-            if each is not None or not asked
-        ]
 
     async def stored(self, workspace_id: int, ids: Sequence[tuple[str, str]]) -> dict[tuple[str, str], SealedMessage]:
         """Returns those of the (conversation, message) ids that exist."""
@@ -152,14 +163,16 @@ class MessageRepository:
         return {(row[0], row[1]): sealed_message(row[1:]) for row in rows}
 
 
-def _slices(messages: Sequence[tuple[int, NewMessage]]) -> Iterator[list[tuple[int, NewMessage]]]:
+def _slices(messages: Sequence[NewMessage]) -> Iterator[list[tuple[int, NewMessage]]]:
+    """Gives the messages with their places, in the order of their ids, as many at a time as a statement takes."""
     part: list[tuple[int, NewMessage]] = []
     size = 0
-    for each in messages:
-        length = len(each[1].text)
+    for place, message in sorted(enumerate(messages), key=lambda each: each[1][:2]):
+        length = len(message.text)
         if part and size + length > SLICE_CHARACTERS:
             yield part
             part, size = [], 0
-        part.append(each)
+        part.append((place, message))
         size += length
-    yield part
+    if part:
+        yield part

@@ -97,7 +97,7 @@ class Answered(NamedTuple):
 
 
 class NewMessage(NamedTuple):
-    """A message to insert; ``text`` is indexed and not stored."""
+    """A message to insert; its text is indexed and not stored, by ``words``, a tsvector of hashes, if there are any."""
 
     conversation_id: str
     message_id: str
@@ -106,6 +106,7 @@ class NewMessage(NamedTuple):
     timestamp: datetime
     content: bytes
     text: str
+    words: str | None = None
 
 
 class SealedMessage(NamedTuple):

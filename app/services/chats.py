@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import uuid
-from collections.abc import Sequence, Set
+from collections.abc import Callable, Sequence, Set
 from datetime import UTC, datetime
 from functools import partial
 from typing import NamedTuple
@@ -43,6 +43,17 @@ class StoredBatch(NamedTuple):
     conflicts: list[int]
 
 
+class Prepared(NamedTuple):
+    """Messages with what their storing needs; ``rows`` has each once, and may leave out those that are known."""
+
+    keys: WorkspaceKeys
+    messages: Sequence[MessageIn]
+    ids: list[str]
+    ciphers: dict[str, ConversationCipher]
+    first: dict[tuple[str, str], int]
+    rows: list[NewMessage]
+
+
 class ChatService:
     """Conversations and messages of the viewer's workspace."""
 
@@ -60,7 +71,7 @@ class ChatService:
         keys = await self._workspaces.keys(viewer.workspace_id)
         # One message is one statement: it needs no transaction around it.
         async with self._db.write() if len(messages) > 1 else self._db.read() as unit:
-            batch = await _store(unit, keys, messages)
+            batch = await _store(unit, _prepared(keys, messages))
             if batch.conflicts:
                 rejected(len(messages))
                 pointers = ["/message_id" if single else f"/{place}/message_id" for place in batch.conflicts]
@@ -77,17 +88,24 @@ class ChatService:
             message_ids=batch.message_ids,
         )
 
-    async def store_chunk(self, viewer: Viewer, messages: Sequence[MessageIn]) -> StoredBatch:
+    async def prepare_chunk(self, viewer: Viewer, messages: Sequence[MessageIn]) -> Prepared:
+        """Does what a stream's chunk needs before it can be stored, while the one before it may still be."""
+        keys = await self._workspaces.keys(viewer.workspace_id)
+        prepared = _prepared(keys, messages)
+        async with self._db.read() as unit:
+            rows = await unit.messages.hashed(keys.workspace_id, prepared.rows, _keyed(keys))
+        return prepared._replace(rows=rows)
+
+    async def store_chunk(self, viewer: Viewer, prepared: Prepared) -> StoredBatch:
         """Stores what is new of a stream's chunk; conflicts are left out and told.
 
         Raises:
             Unauthenticated, Forbidden: if the viewer may not do so any more; a stream can outlast a revocation.
         """
-        keys = await self._workspaces.keys(viewer.workspace_id)
         async with self._db.write() as unit:
-            batch = await _store(unit, keys, messages)
+            batch = await _store(unit, prepared)
             await confirm(unit, viewer, Role.EDITOR)
-        stored(len(messages) - len(batch.duplicates) - len(batch.conflicts))
+        stored(len(prepared.messages) - len(batch.duplicates) - len(batch.conflicts))
         duplicated(len(batch.duplicates))
         return batch
 
@@ -166,7 +184,7 @@ def _place(message: SealedMessage) -> tuple[datetime, int]:
     return message.timestamp, message.sequence
 
 
-async def _store(unit: Unit, keys: WorkspaceKeys, messages: Sequence[MessageIn]) -> StoredBatch:
+def _prepared(keys: WorkspaceKeys, messages: Sequence[MessageIn]) -> Prepared:
     now = datetime.now(UTC)
     ids = [message.message_id or uuid.uuid4().hex for message in messages]
     ciphers = {name: keys.conversation(name) for name in {message.conversation_id for message in messages}}
@@ -174,10 +192,17 @@ async def _store(unit: Unit, keys: WorkspaceKeys, messages: Sequence[MessageIn])
     for place, message in enumerate(messages):
         first.setdefault((message.conversation_id, ids[place]), place)
     rows = [_sealed(ciphers[key[0]], key[1], messages[place], now) for key, place in first.items()]
+    return Prepared(keys, messages, ids, ciphers, first, rows)
+
+
+def _keyed(keys: WorkspaceKeys) -> Callable[[str], str]:
+    return partial(keyed_tsvector, keys.search_key)
+
+
+async def _store(unit: Unit, prepared: Prepared) -> StoredBatch:
+    keys, messages, ids, ciphers, first, rows = prepared
     announce(unit, keys, ciphers)  # who is cancelled from here on may have stored them all the same
-    places = await unit.messages.insert(
-        keys.workspace_id, rows, search_pads(keys.search_key), partial(keyed_tsvector, keys.search_key)
-    )
+    places = await unit.messages.insert(keys.workspace_id, rows, search_pads(keys.search_key), _keyed(keys))
     batch = StoredBatch(ids, [], [])
     if len(places) == len(messages):
         return batch

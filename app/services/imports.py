@@ -2,12 +2,12 @@
 
 import asyncio
 from bisect import insort
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from itertools import islice
 
 from app.schemas.chats import Imported, MessageIn, Rejection
 from app.schemas.viewer import Viewer
-from app.services.chats import CONFLICT, ChatService, identified, rejected
+from app.services.chats import CONFLICT, ChatService, Prepared, identified, rejected
 from app.services.records import Reader, Row
 from app.services.turns import Turns
 
@@ -46,11 +46,14 @@ class ImportService:
         storing.set_result(None)
 
         async def store() -> None:
-            # While the database works on a chunk, the next one is read.
+            # While the database stores a chunk, the next one is read and prepared.
             nonlocal chunk, size, storing
-            await storing
-            storing = asyncio.create_task(self._store(viewer, chunk, report))
+            lines, messages = zip(*chunk, strict=True)
             chunk, size = [], 0
+            async with self._turns.turn(viewer.workspace_id):
+                prepared = await self._chats.prepare_chunk(viewer, messages)
+            await storing
+            storing = asyncio.create_task(self._store(viewer, lines, prepared, report))
 
         async def take(data: bytes, *, end: bool = False) -> None:
             nonlocal size
@@ -78,14 +81,13 @@ class ImportService:
             await asyncio.gather(storing, return_exceptions=True)
         return report.result()
 
-    async def _store(self, viewer: Viewer, chunk: list[tuple[int, MessageIn]], report: "_Report") -> None:
-        messages = [message for _, message in chunk]
+    async def _store(self, viewer: Viewer, lines: Sequence[int], prepared: Prepared, report: "_Report") -> None:
         async with self._turns.turn(viewer.workspace_id):
-            batch = await self._chats.store_chunk(viewer, messages)
+            batch = await self._chats.store_chunk(viewer, prepared)
         report.duplicates += len(batch.duplicates)
-        report.stored += len(messages) - len(batch.duplicates) - len(batch.conflicts)
+        report.stored += len(lines) - len(batch.duplicates) - len(batch.conflicts)
         for place in batch.conflicts:
-            report.reject(Rejection(line=chunk[place][0], code="message_conflict", detail=CONFLICT))
+            report.reject(Rejection(line=lines[place], code="message_conflict", detail=CONFLICT))
 
 
 async def _in_thread(rows: Iterator[Row]) -> AsyncIterator[Row]:
