@@ -37,17 +37,12 @@ class Yardstick:
 
     async def open(self) -> None:
         """Connects."""
-
-        async def keep(_: asyncpg.Connection) -> None:
-            """Nothing of a session is changed, so that giving it back takes no round trip."""
-
         self._pool = await asyncpg.create_pool(
             self._url,
             min_size=self._pool_size,
             max_size=self._pool_size,
             statement_cache_size=self._cache,
             max_inactive_connection_lifetime=0,
-            reset=keep,
             server_settings=None if self._pooled else SESSION,
         )
 
