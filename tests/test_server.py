@@ -154,7 +154,7 @@ def test_headers_that_drip_have_no_more_time(url: str, monkeypatch: pytest.Monke
             except TimeoutError:
                 opened.sendall(b"x")
         assert said.startswith(b"HTTP/1.1 400")
-        assert SOON <= time.monotonic() - began < 10
+        assert SOON / 2 < time.monotonic() - began < 10  # the event loop reads its clock once a round
 
 
 BODIES = {
