@@ -63,7 +63,7 @@ _IP4 = re.compile(
     r"(?<![0-9])(?<![0-9]\.)([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})(?!\.?[0-9])(?:/[0-9]{1,2}(?![0-9]))?"
 )
 _IP6 = re.compile(r"(?<![0-9a-z])[0-9a-f:][0-9a-f:.]{1,44}+(?:%[0-9a-z]{1,16})?")
-_WORDY_IP6 = re.compile(r"(?=.*[a-f]{4})[a-f].*::.*[a-f]")
+_WORDY_IP6 = re.compile(r"(?=.*[a-f]{4})[a-f].*::.*[a-f]|.*[a-f]:[a-f].*")
 _MAC = re.compile(
     r"(?<![0-9a-z])(?:[0-9a-f]{2}([:-])[0-9a-f]{2}(?:\1[0-9a-f]{2}){4}"
     r"|(?<![0-9a-z]\.)(?=[a-f.]{0,13}[0-9])[0-9a-f]{4}(?:\.[0-9a-f]{4}){2}(?!\.[0-9a-z]))(?![0-9a-z])"
@@ -219,7 +219,7 @@ def _addresses(text: str) -> Iterator[Span]:
             except ValueError:
                 continue
             end = match.start() + len(address)
-            # Names of C++ are joined like this too.
+            # Names of C++ are joined by two colons, too.
             if digits or (_WORDY_IP6.fullmatch(address) and not text[end : end + 1].isalnum()):
                 yield Span(match.start(), end, "IP")
             break
